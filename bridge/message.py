@@ -1,0 +1,55 @@
+"""A message as every broker's source hands it over, before it is routed.
+
+Pure data: no broker's client type reaches past this file.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+
+class Message(NamedTuple):
+    """One received message. All text of its broker is optional; the bytes are as they were received."""
+
+    body: bytes
+    headers: tuple[tuple[str, bytes], ...] = ()
+    """In the order received; a name may repeat."""
+    correlation: bytes | None = None
+    """The AMQP correlation_id property, the Kafka correlation header, raw; None or empty: there was none."""
+    message_id: bytes | None = None
+    key: bytes | None = None
+    """The Kafka record key."""
+    routing_key: str | None = None
+    topic: str | None = None
+    """The Kafka topic."""
+    type: str | None = None
+    """The AMQP type property, the Kafka header `type`."""
+    content_type: str | None = None
+    content_encoding: str | None = None
+    coordinates: str = ""
+    """Where the broker keeps it, if that is stable: `topic/partition/offset` on Kafka, the row's number on the
+    local queue, nothing on AMQP."""
+    undecodable: str | None = None
+    """Why the broker's client could not decode it: such a message is a dead letter."""
+    size: int | None = None
+    """The body's length in bytes where the body itself was not kept (None: `len(body)`)."""
+
+
+def text(raw: bytes) -> str:
+    """Bytes as text that can always be printed and stored: what is not UTF-8 becomes `\\xNN`."""
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def header_texts(message: Message) -> dict[str, str]:
+    """The headers, name to text; the values of a repeated name are joined by a comma and a blank."""
+    texts: dict[str, str] = {}
+    for name, value in message.headers:
+        shown = text(value)
+        texts[name] = f"{texts[name]}, {shown}" if name in texts else shown
+    return texts
+
+
+def headers_json(texts: dict[str, str]) -> str:
+    """Headers as they are stored: a JSON object in ASCII, which every database takes, NUL and surrogates included."""
+    return json.dumps(texts) if texts else "{}"

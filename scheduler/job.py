@@ -1,0 +1,145 @@
+"""The job: its states, the transitions between them, and its identity.
+
+Promises: only the transitions of `TRANSITIONS` happen (I9); one (namespace, correlation ID) has one id (I2).
+Does not promise anything about time or storage: this file is pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from hashlib import blake2b
+from typing import NamedTuple
+from uuid import UUID
+
+CORRELATION_CAP = 255
+"""Bytes of a correlation ID that are kept, as many as AMQP allows. A longer one is digested whole."""
+
+
+class JobState(StrEnum):
+    SCHEDULED = "SCHEDULED"
+    """Waits for its due time. Left by promote."""
+    ENQUEUED = "ENQUEUED"
+    """Waits for a worker. Left by a claim."""
+    PROCESSING = "PROCESSING"
+    """Held by the server that claimed it. Left by finish, retry, hand back and rescue."""
+    SUCCEEDED = "SUCCEEDED"
+    """Ended well. Left by an operator's requeue alone."""
+    FAILED = "FAILED"
+    """Out of tries, or orphaned too often. Left by an operator's requeue or delete."""
+    DELETED = "DELETED"
+    """Ended by an operator. Left by an operator's requeue alone."""
+
+
+TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
+    JobState.SCHEDULED: frozenset({JobState.ENQUEUED, JobState.DELETED}),
+    JobState.ENQUEUED: frozenset({JobState.PROCESSING, JobState.DELETED}),
+    JobState.PROCESSING: frozenset(
+        {JobState.SUCCEEDED, JobState.FAILED, JobState.SCHEDULED, JobState.ENQUEUED, JobState.DELETED}
+    ),
+    JobState.SUCCEEDED: frozenset({JobState.ENQUEUED}),
+    JobState.FAILED: frozenset({JobState.ENQUEUED, JobState.DELETED}),
+    JobState.DELETED: frozenset({JobState.ENQUEUED}),
+}
+
+FINISHED = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.DELETED})
+
+
+def digest(*parts: bytes) -> bytes:
+    """BLAKE2b-128 of the parts, each framed by its length, so that ("ab", "c") is not ("a", "bc")."""
+    hasher = blake2b(digest_size=16)
+    for part in parts:
+        hasher.update(len(part).to_bytes(8, "big"))
+        hasher.update(part)
+    return hasher.digest()
+
+
+def job_id(namespace: str, correlation: bytes) -> bytes:
+    """The 16 bytes that are the job's unique key."""
+    return digest(namespace.encode(), correlation)
+
+
+def preview(raw: bytes) -> str:
+    """A printable form of a correlation ID: UTF-8 where it is, and what can't be printed as `\\xNN` or `\\uNNNN`."""
+    text = raw.decode("utf-8", "backslashreplace")
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+class NewJob(NamedTuple):
+    """What a producer asks for. Made by `new_job`, which computes the identity."""
+
+    id: bytes
+    namespace: str
+    correlation_bytes: bytes
+    correlation_length: int
+    correlation_id: str
+    route: str
+    handler: str
+    source: str
+    headers: str
+    """A JSON object, name to text."""
+    body: bytes
+    digest: bytes
+    """Of the body: the same ID with another digest is a conflict."""
+    retries: int | None
+    """What the program that enqueued it asked for; None: the handler's configuration decides."""
+
+
+def new_job(
+    *,
+    namespace: str,
+    correlation: bytes,
+    handler: str,
+    body: bytes,
+    route: str = "",
+    source: str = "",
+    headers: str = "{}",
+    retries: int | None = None,
+) -> NewJob:
+    """Build the request for a job.
+
+    :param correlation: the raw correlation ID, any bytes but none at all.
+    :param body: the message's bytes as received; they are stored unchanged.
+    :param headers: a JSON object, name to text.
+    """
+    kept = correlation[:CORRELATION_CAP]
+    return NewJob(
+        job_id(namespace, correlation),
+        namespace,
+        kept,
+        len(correlation),
+        preview(kept),
+        route,
+        handler,
+        source,
+        headers,
+        body,
+        blake2b(body, digest_size=16).digest(),
+        retries,
+    )
+
+
+class Job(NamedTuple):
+    """A job as a worker holds it: one (id, version, owner), which is its fencing token."""
+
+    key: bytes
+    version: int
+    owner: bytes
+    namespace: str
+    correlation_bytes: bytes
+    correlation_id: str
+    route: str
+    handler: str
+    source: str
+    headers_json: str
+    body: bytes
+    attempts: int
+    """Failures so far."""
+    rescues: int
+    retries: int | None
+
+    @property
+    def id(self) -> UUID:
+        return UUID(bytes=self.key)
