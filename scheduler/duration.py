@@ -1,0 +1,27 @@
+"""Durations as people write them: `500ms`, `30s`, `5m`, `12h`, `7d`."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def seconds(value: str | float | timedelta) -> float:
+    """A duration in seconds; a bare number is taken as seconds.
+
+    :raises ValueError: for text that is not a number and one of the units, and for a negative duration.
+    """
+    if isinstance(value, timedelta):
+        result = value.total_seconds()
+    elif isinstance(value, str):
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", value.strip())
+        if match is None:
+            raise ValueError(f"{value!r} is not a duration: write a number and a unit of ms, s, m, h or d, such as 30s")
+        result = float(match[1]) * _UNITS[match[2]]
+    else:
+        result = float(value)
+    if not 0 <= result < float("inf"):
+        raise ValueError("a duration can't be negative or infinite")
+    return result

@@ -1,0 +1,382 @@
+"""Handlers: plain functions, found by the configuration alone, and what each wants to be given.
+
+Promises: nothing that a message or a row says chooses what is imported (I6); a body is parsed strictly (no NaN,
+no duplicate names, no recursion bomb) and validated against the annotation of the handler's first parameter.
+Does not promise anything about how handlers run: that is `executors.py`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import threading
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from logging import LoggerAdapter, getLogger
+from types import ModuleType
+from typing import NamedTuple, NoReturn, ParamSpec, TypeVar, overload
+from uuid import UUID
+
+from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
+
+from scheduler.duration import seconds
+from scheduler.job import Job
+from scheduler.retry import Backoff, PolicyOverride
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_MARK = "__jobbridge_job__"
+
+
+class HandlerError(Exception):
+    """A handler can't be used; the text says which and what to change."""
+
+
+class InvalidBody(ValueError):
+    """A body that its handler can't take. `reason` is a stable code, the text says where it is wrong."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """What a handler sees of its job."""
+
+    id: UUID
+    namespace: str
+    correlation_id: str
+    """Printable; the bytes are in `correlation_bytes`."""
+    correlation_bytes: bytes
+    headers: Mapping[str, str]
+    body: bytes
+    source: str
+    attempt: int
+    """Failures so far + 1: a rescue, a hand back and a Snooze count as none."""
+    version: int
+    """With `owner`, the fencing token of this run."""
+    owner: UUID
+    is_last_attempt: bool
+
+
+class JobContext:
+    """Given to a handler that has a parameter annotated with this class, in any place."""
+
+    def __init__(self, job: Job, retries: int) -> None:
+        self._job = job
+        self._retries = retries
+        self._cancelled = threading.Event()
+        self.log = LoggerAdapter(
+            getLogger("jobbridge.handler"),
+            {
+                "job": str(job.id),
+                "route": job.route,
+                "handler": job.handler,
+                "attempt": job.attempts + 1,
+                "correlation_id": job.correlation_id[:64],
+            },
+        )
+        """A logger whose lines carry the job's id, route, handler, attempt and correlation ID."""
+        self.done: tuple[int, int] | None = None
+
+    @property
+    def job(self) -> JobView:
+        job = self._job
+        return JobView(
+            id=job.id,
+            namespace=job.namespace,
+            correlation_id=job.correlation_id,
+            correlation_bytes=job.correlation_bytes,
+            headers=json.loads(job.headers_json),
+            body=job.body,
+            source=job.source,
+            attempt=job.attempts + 1,
+            version=job.version,
+            owner=UUID(bytes=job.owner),
+            is_last_attempt=job.attempts >= self._retries,
+        )
+
+    @property
+    def cancelled(self) -> bool:
+        """True once this run should stop: deleted by an operator, fenced, timed out, or its pod is ending."""
+        return self._cancelled.is_set()
+
+    def cancel(self) -> None:
+        """Ask the run to stop. A handler that doesn't look at `cancelled` goes on."""
+        self._cancelled.set()
+
+    def progress(self, done: int, of: int) -> None:
+        """Say how far the run is; shown by `jobbridge jobs show`, as of the pod's last heartbeat."""
+        self.done = (done, of)
+
+
+class JobOptions(NamedTuple):
+    """What `@job` sets; None: the configuration decides."""
+
+    name: str | None = None
+    policy: PolicyOverride = PolicyOverride()
+    retry_on: tuple[type[BaseException], ...] = ()
+    """Given: only these are tried again."""
+    no_retry_on: tuple[type[BaseException], ...] = ()
+    """These fail the job at once."""
+
+    def retries(self, error: BaseException) -> bool:
+        """Whether this error is worth another try."""
+        if isinstance(error, self.no_retry_on):
+            return False
+        return not self.retry_on or isinstance(error, self.retry_on)
+
+
+@overload
+def job(function: Callable[P, R], /) -> Callable[P, R]: ...
+@overload
+def job(
+    *,
+    name: str | None = None,
+    retries: int | None = None,
+    timeout: str | float | None = None,
+    backoff: Backoff | None = None,
+    retry_on: tuple[type[BaseException], ...] = (),
+    no_retry_on: tuple[type[BaseException], ...] = (),
+) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+def job(
+    function: Callable[P, R] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    retries: int | None = None,
+    timeout: str | float | None = None,
+    backoff: Backoff | None = None,
+    retry_on: tuple[type[BaseException], ...] = (),
+    no_retry_on: tuple[type[BaseException], ...] = (),
+) -> Callable[P, R] | Callable[[Callable[P, R]], Callable[P, R]]:
+    """Mark a function as a handler, with a stable name and defaults. It registers nothing.
+
+    :param name: what is stored in the job's row; without it `module:function` is, which a rename breaks.
+    :param retries: runs after the first.
+    :param timeout: of one run: seconds, or text such as `30s`.
+    :param retry_on: only these errors are tried again; all others fail the job at once.
+    :param no_retry_on: these errors fail the job at once.
+    """
+    policy = PolicyOverride(retries=retries, timeout=None if timeout is None else seconds(timeout), backoff=backoff)
+    options = JobOptions(name, policy, retry_on, no_retry_on)
+
+    def mark(marked: Callable[P, R]) -> Callable[P, R]:
+        setattr(marked, _MARK, options)
+        return marked
+
+    return mark if function is None else mark(function)
+
+
+def _unique_names(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the name {twice!r} appears twice in one object")
+    return found
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def parse_json(body: bytes) -> object:
+    """JSON by the letter of RFC 8259: UTF-8, no NaN or Infinity, no name twice in an object, bounded nesting.
+
+    :raises InvalidBody: with the reason `invalid-json`.
+    """
+    try:
+        return json.loads(body.decode(), object_pairs_hook=_unique_names, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise InvalidBody("invalid-json", "nested too deeply") from None
+    except ValueError as error:
+        raise InvalidBody("invalid-json", str(error)[:500]) from None
+
+
+BodyParser = Callable[[bytes], object]
+
+
+def _text(body: bytes) -> str:
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidBody("invalid-text", f"not UTF-8 at byte {error.start}") from None
+
+
+def _model_parser(annotation: type[object], reference: str) -> BodyParser:
+    try:
+        adapter: TypeAdapter[object] = TypeAdapter(annotation)
+    except (PydanticSchemaGenerationError, PydanticUserError, TypeError) as error:
+        raise HandlerError(
+            f"{reference}: its first parameter's annotation {annotation!r} can't be read from a message: "
+            f"use a pydantic model, dict, list, str or bytes ({str(error).splitlines()[0]})"
+        ) from None
+
+    def parse(body: bytes) -> object:
+        parse_json(body)
+        try:
+            return adapter.validate_json(body)
+        except ValidationError as error:
+            found = error.errors(include_url=False, include_input=False, include_context=False)
+            where = "; ".join(
+                f"{'.'.join(str(part) for part in item['loc']) or 'body'}: {item['msg']}" for item in found[:5]
+            )
+            raise InvalidBody("invalid-body", where[:500]) from None
+
+    return parse
+
+
+class Handler(NamedTuple):
+    """A function and how to call it."""
+
+    name: str
+    """What is stored in a job's row."""
+    function: Callable[..., object]
+    options: JobOptions
+    is_async: bool
+    parse: BodyParser
+    """Body bytes to the value that the handler is given.
+
+    :raises InvalidBody: where they are not what the annotation asks for.
+    """
+    body_parameter: str | None
+    """None: the handler takes no body."""
+    context_parameter: str | None
+
+    def call(self, body: object, context: JobContext) -> object:
+        """Run the function with what it asks for."""
+        arguments: dict[str, object] = {}
+        if self.body_parameter is not None:
+            arguments[self.body_parameter] = body
+        if self.context_parameter is not None:
+            arguments[self.context_parameter] = context
+        return self.function(**arguments)
+
+
+def describe(function: object, reference: str) -> Handler:
+    """Read a function's signature.
+
+    :param reference: `module:function`, for the messages and as the name where `@job` gives none.
+    :raises HandlerError: for what is no function, or one that can't be called with a body and a context alone.
+    """
+    if isinstance(function, type) or not callable(function):
+        raise HandlerError(f"{reference} is not a function")
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+        hints = typing.get_type_hints(function)
+    except (NameError, TypeError, ValueError) as error:
+        raise HandlerError(f"{reference}: its signature can't be read: {error}") from None
+    context = next((p.name for p in parameters if hints.get(p.name) is JobContext), None)
+    rest = [p for p in parameters if p.name != context]
+    keyword = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
+    body = rest[0] if rest and rest[0].kind in keyword else None
+    for parameter in rest:
+        variadic = parameter.kind in {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+        if parameter is not body and not variadic and parameter.default is inspect.Parameter.empty:
+            raise HandlerError(
+                f"{reference}: the parameter {parameter.name!r} has no default: a handler takes its body by name, "
+                f"and a JobContext"
+            )
+    annotation = hints.get(body.name, inspect.Parameter.empty) if body is not None else bytes
+    parse: BodyParser
+    if annotation is bytes:
+        parse = bytes
+    elif annotation is str:
+        parse = _text
+    elif annotation in (inspect.Parameter.empty, object, typing.Any):
+        parse = parse_json
+    else:
+        parse = _model_parser(annotation, reference)
+    options = getattr(function, _MARK, None)
+    options = options if isinstance(options, JobOptions) else JobOptions()
+    return Handler(
+        options.name or reference,
+        function,
+        options,
+        inspect.iscoroutinefunction(function),
+        parse,
+        None if body is None else body.name,
+        context,
+    )
+
+
+def _module(name: str, reference: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise HandlerError(f"{reference}: can't import {name}: {type(error).__name__}: {error}") from error
+
+
+def resolve(reference: str) -> Handler:
+    """The handler that `module:function` names. The configuration names it, never a message or a row.
+
+    :raises HandlerError: where the module can't be imported, or has no such function, or it can't be a handler.
+    """
+    module_name, colon, attribute = reference.partition(":")
+    if not (colon and module_name and attribute):
+        raise HandlerError(f"{reference!r} is not module:function")
+    module = _module(module_name, reference)
+    if not hasattr(module, attribute):
+        raise HandlerError(f"{reference}: the module {module_name} has no {attribute}")
+    return describe(getattr(module, attribute), reference)
+
+
+def collect(references: Iterable[str]) -> Sequence[Handler]:
+    """The handlers of `handlers:`: the `@job` functions of each module, and each `module:function`.
+
+    :raises HandlerError: as `resolve`; and for a module that marks no function.
+    """
+    found: list[Handler] = []
+    for reference in references:
+        if ":" in reference:
+            found.append(resolve(reference))
+            continue
+        module = _module(reference, reference)
+        marked = [
+            describe(value, f"{reference}:{name}")
+            for name, value in vars(module).items()
+            if isinstance(getattr(value, _MARK, None), JobOptions) and value.__module__ == module.__name__
+        ]
+        if not marked:
+            raise HandlerError(f"{reference}: no function in it is marked with @job")
+        found.extend(marked)
+    return found
+
+
+class HandlerRegistry(Mapping[str, Handler]):
+    """The handlers of one process, by the name that is stored in the rows."""
+
+    def __init__(self, handlers: Iterable[Handler]) -> None:
+        self._handlers: dict[str, Handler] = {}
+        for handler in handlers:
+            known = self._handlers.setdefault(handler.name, handler)
+            if known.function is not handler.function:
+                raise HandlerError(f"two functions are handlers under the name {handler.name!r}")
+
+    def __getitem__(self, name: str) -> Handler:
+        return self._handlers[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._handlers)
+
+    def __len__(self) -> int:
+        return len(self._handlers)
+
+    def find(self, reference: str) -> Handler:
+        """The handler that a route names: an `@job` name known here, else `module:function`.
+
+        :raises HandlerError: for neither.
+        """
+        known = self._handlers.get(reference)
+        if known is not None:
+            return known
+        if ":" not in reference:
+            raise HandlerError(
+                f"no handler is called {reference!r}: write module:function, or list its module under handlers"
+            )
+        return resolve(reference)
