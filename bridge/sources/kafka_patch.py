@@ -1,0 +1,43 @@
+"""All of kafka-python's inside that we touch, in one place; importing this module applies it.
+
+Promises: a record that kafka-python cannot unpack makes `poll` raise `Undecodable`, and raise it again until someone
+seeks past the record. Unpatched, the poll after the error spins at full load and never returns, and a pause in
+between hides the error altogether (`tests/unit/test_client_patches.py`). Its loggers, which repeat a lost broker
+six times a second, are silent: a source tells its own state, once for each change.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from kafka.consumer.fetcher import Fetcher
+from kafka.structs import TopicPartition
+
+_take = Fetcher.PartitionRecords.take
+
+
+class Undecodable(Exception):
+    """A record, or a batch of them, that kafka-python cannot unpack."""
+
+    def __init__(self, partition: TopicPartition, offset: int, reason: BaseException) -> None:
+        super().__init__(f"{type(reason).__name__}: {reason}")
+        self.partition = partition
+        self.offset = offset
+
+
+def sticky_take(records: Fetcher.PartitionRecords, count: int | None = None) -> list[object]:
+    """`PartitionRecords.take`, whose error stays with the records instead of being told once."""
+    failed: Undecodable | None = getattr(records, "undecodable", None)
+    if failed is None:
+        try:
+            taken: list[object] = _take(records, count)
+        except Exception as reason:
+            failed = Undecodable(records.topic_partition, records.next_fetch_offset, reason)
+            records.undecodable = failed
+        else:
+            return taken
+    raise failed
+
+
+Fetcher.PartitionRecords.take = sticky_take
+logging.getLogger("kafka").setLevel(logging.CRITICAL)
