@@ -1,0 +1,1 @@
+"""Real databases and brokers for the tests, each in a directory of its own on free loopback ports."""
