@@ -1,72 +1,127 @@
-"""The configuration as a frozen tree. Shape only: what refers to what is checked in `load.py`.
+"""The configuration as a frozen tree. Shape only: what refers to what is checked in `check.py`.
 
-Durations are seconds as float, sizes bytes as int, whatever unit the file used.
+Promises: nothing secret shows in its repr, in an error or in its JSON: passwords are SecretStr, and URLs are parted
+from their credentials when they are read. Where a field is None the file does not say.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from typing import Annotated, Literal
+import socket
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
-_DURATION = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_SIZE = {"": 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
-
-
-def duration(value: object) -> float:
-    """`500ms`, `30s`, `5m`, `12h`, `7d` in seconds.
-
-    :raises ValueError: for anything else.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", value.strip()) if isinstance(value, str) else None
-    if match is None:
-        if value == 0:
-            return 0.0
-        raise ValueError("not a duration: write a number and a unit of ms, s, m, h or d, such as 30s")
-    return float(match[1]) * _DURATION[match[2]]
-
-
-def size(value: object) -> int:
-    """`64KiB`, `1MiB`, `1GiB` or a number of bytes, in bytes.
-
-    :raises ValueError: for anything else.
-    """
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    match = re.fullmatch(r"(\d+)\s*(|B|KiB|MiB|GiB)", value.strip()) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError("not a size: write a number and a unit of KiB, MiB or GiB, such as 1MiB")
-    return int(match[1]) * _SIZE[match[2]]
-
-
-Duration = Annotated[float, BeforeValidator(duration)]
-Size = Annotated[int, BeforeValidator(size)]
+from bridge.config.units import Duration, Size
+from bridge.config.urls import BROKER_SCHEMES, STORE_SCHEMES, split
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False, serialize_by_alias=True
+    )
+
+
+def _printable(value: str) -> str:
+    if not value.isprintable() or len(value) > 200:
+        raise PydanticCustomError("bad-name", "a name has 1 to 200 printable characters")
+    return value
+
+
+Text = Annotated[str, Field(min_length=1)]
+Name = Annotated[str, Field(min_length=1), AfterValidator(_printable)]
+
+
+class Access(Section):
+    """A URL and the credentials for it, whichever way the file gave them."""
+
+    schemes: ClassVar[Mapping[str, str]] = {}
+
+    url: Text
+    """Without credentials."""
+    username: str | None = None
+    password: SecretStr | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _part(cls, value: object) -> object:
+        given: object = {"url": value} if isinstance(value, str) else value
+        if not isinstance(given, dict) or not isinstance(given.get("url"), str):
+            return given
+        try:
+            found = split(given["url"], cls.schemes)
+        except PydanticCustomError:
+            return given  # `_checked` says it, at its place, and hides no other mistake
+        parted = {"username": found.username, "password": found.password}
+        return cls._completed(
+            {**{name: text for name, text in parted.items() if text is not None}, **given, "url": found.url}
+        )
+
+    @classmethod
+    def _completed(cls, given: dict[str, object]) -> dict[str, object]:
+        return given
+
+    @field_validator("url")
+    @classmethod
+    def _checked(cls, url: str) -> str:
+        return split(url, cls.schemes).url
+
+
+class Store(Access):
+    schemes = STORE_SCHEMES
+
+    url: Text = "sqlite:///jobbridge.db"
+    migrate: Literal["auto", "check"] = "auto"
+    max_backlog: int = Field(100_000, ge=1)
+    """ENQUEUED jobs above which all sources pause."""
 
 
 class Tls(Section):
-    ca: str | None = None
-    cert: str | None = None
-    key: str | None = None
+    ca: Text | None = None
+    cert: Text | None = None
+    key: Text | None = None
     insecure: bool = False
+    """True: the broker's certificate is not verified."""
 
 
 class Sasl(Section):
     mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
-    username: str
+    username: Text
     password: SecretStr
 
 
-class Broker(Section):
-    url: str
-    username: str | None = None
-    password: SecretStr | None = None
+class Broker(Access):
+    schemes = BROKER_SCHEMES
+
     tls: Tls | None = None
     sasl: Sasl | None = None
+    """Kafka's credentials, also those that the URL or `username` and `password` gave."""
+
+    @property
+    def scheme(self) -> str:
+        """`amqp`, `amqps` or `kafka`."""
+        return self.url.partition(":")[0]
+
+    @classmethod
+    def _completed(cls, given: dict[str, object]) -> dict[str, object]:
+        sasl = given.get("sasl", {})
+        own = {name: given[name] for name in ("username", "password") if name in given}
+        if not str(given["url"]).startswith("kafka:") or not own or not isinstance(sasl, dict):
+            return given
+        return {**given, "sasl": {**own, **sasl}}
 
 
 class BatchBounds(Section):
@@ -78,39 +133,185 @@ class BatchBounds(Section):
 class SourceSection(Section):
     """What all sources have."""
 
-    broker: str | None = None
+    broker: Name | None = None
     batch: BatchBounds = BatchBounds()
     max_message_bytes: Size = 1024**2
     otherwise: Literal["dead-letter", "ignore"] = "dead-letter"
 
 
 class LocalSourceSection(SourceSection):
-    queue: str
+    broker: None = None
+    queue: Name
     delivery: Literal["shared"] = "shared"
+    declare: bool = True
 
 
 class AmqpSourceSection(SourceSection):
-    broker: str
-    queue: str
+    broker: Name
+    queue: Name
     delivery: Literal["shared", "every-pod"] = "shared"
-    exchange: str | None = None
+    exchange: Name | None = None
     routing_keys: tuple[str, ...] | None = None
     """None: `["#"]` for a topic exchange, `[<queue>]` for a direct one."""
     exchange_type: Literal["topic", "direct", "fanout", "headers"] = "topic"
     queue_type: Literal["quorum", "classic"] = "quorum"
-    dead_letter_exchange: str | None = None
+    dead_letter_exchange: Name | None = None
     prefetch: int = Field(2000, ge=1, le=65_535)
     declare: bool = True
 
 
+def _topics(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+def _topic(value: str) -> str:
+    if value.startswith("pattern:"):
+        try:
+            re.compile(value.removeprefix("pattern:"))
+        except (re.error, RecursionError, OverflowError):
+            raise PydanticCustomError("bad-topic", "after pattern: stands a regular expression") from None
+    elif re.fullmatch(r"[A-Za-z0-9._\-]{1,249}", value) is None:
+        raise PydanticCustomError("bad-topic", "a topic has 1 to 249 of A-Z a-z 0-9 . _ - (or write pattern:REGEX)")
+    return value
+
+
+def _one_pattern(topics: tuple[str, ...]) -> tuple[str, ...]:
+    if len(topics) > 1 and any(topic.startswith("pattern:") for topic in topics):
+        raise PydanticCustomError("bad-topic", "a pattern stands alone: give names, or one pattern:REGEX")
+    return topics
+
+
 class KafkaSourceSection(SourceSection):
-    broker: str
-    topic: tuple[str, ...]
+    broker: Name
+    topic: Annotated[
+        tuple[Annotated[str, AfterValidator(_topic)], ...],
+        BeforeValidator(_topics),
+        Field(min_length=1),
+        AfterValidator(_one_pattern),
+    ]
     """Names, or one `pattern:REGEX`."""
-    group: str = "jobbridge"
+    group: Name = "jobbridge"
     delivery: Literal["shared", "every-pod"] = "shared"
     auto_offset_reset: Literal["earliest", "latest"] = "earliest"
     assignor: Literal["cooperative-sticky", "range", "roundrobin"] = "cooperative-sticky"
     partitions: int | None = Field(None, ge=1)
     """Given: create missing topics with so many partitions."""
     declare: bool | None = None
+
+
+AnySource = LocalSourceSection | AmqpSourceSection | KafkaSourceSection
+
+
+class Backoff(Section):
+    base: Duration = Field(1.0, ge=0)
+    factor: float = Field(2.0, ge=1, le=100)
+    max: Duration = Field(3600.0, ge=0)
+
+
+Retries = Annotated[int, Field(ge=0, le=10_000)]
+Timeout = Annotated[Duration, Field(gt=0)]
+
+
+class Defaults(Section):
+    retries: Retries | None = None
+    timeout: Timeout | None = None
+    backoff: Backoff | None = None
+
+
+_POINTER = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
+
+
+def _dedupe_key(value: str) -> str:
+    if value in ("correlation_id", "message_id", "key", "content"):
+        return value
+    form, _, rest = value.partition(":")
+    if form == "header" and rest:
+        return value
+    if form == "body":
+        if _POINTER.fullmatch(rest):
+            return value
+        raise PydanticCustomError("bad-dedupe-key", "after body: stands a JSON pointer, such as body:/order/id")
+    raise PydanticCustomError(
+        "bad-dedupe-key",
+        "a dedupe key is correlation_id, message_id, header:NAME, key, body:/json/pointer or content",
+    )
+
+
+class Dedupe(Section):
+    key: Annotated[str, AfterValidator(_dedupe_key)] = "correlation_id"
+    missing: Literal["reject", "content", "allow"] = "reject"
+    on_conflict: Literal["ignore", "dead-letter"] = "ignore"
+    namespace: Name | None = None
+    """None: the route's name."""
+    window: Duration = 7 * 86400.0
+
+
+WHEN_KEYS = ("routing_key", "topic", "type", "content_type")
+
+
+def _when_key(value: str) -> str:
+    if value in WHEN_KEYS or (value.startswith("header:") and value != "header:"):
+        return value
+    raise PydanticCustomError("bad-when", "when tests header:NAME, routing_key, topic, type or content_type")
+
+
+class Route(Section):
+    name: Name
+    source: Name = Field(alias="from")
+    when: dict[Annotated[str, AfterValidator(_when_key)], str] = {}
+    """What must hold, each by equality or glob; empty: every message."""
+    handler: Annotated[str, Field(min_length=1, max_length=255)]
+    dedupe: Dedupe = Dedupe()
+    retries: Retries | None = None
+    timeout: Timeout | None = None
+    backoff: Backoff | None = None
+    """Complete: what the route does not give of it comes from `defaults`, else is built in."""
+    keep_body: bool = True
+
+    @property
+    def namespace(self) -> str:
+        """What its correlation IDs are unique in."""
+        return self.dedupe.namespace or self.name
+
+
+class Retention(Section):
+    failed: Duration = 30 * 86400.0
+
+
+def _host_name(value: str) -> str:
+    return value or socket.gethostname()
+
+
+class Pod(Section):
+    name: Annotated[str, AfterValidator(_host_name), AfterValidator(_printable)] = Field("", validate_default=True)
+    workers: int = Field(20, ge=1, le=1000)
+    heartbeat: Duration = Field(15.0, ge=0.1, le=3600)
+    grace: Duration = 45.0
+
+
+class Http(Section):
+    port: int = Field(ge=1, le=65_535)
+    bind: Text = "127.0.0.1"
+
+
+class Configuration(Section):
+    store: Store = Store()
+    brokers: dict[Name, Broker] = {}
+    sources: dict[Name, AnySource] = {}
+    defaults: Defaults = Defaults()
+    routes: tuple[Route, ...] = ()
+    retention: Retention = Retention()
+    handlers: tuple[Text, ...] = ()
+    """Modules, or `module:function`."""
+    pod: Pod = Pod()
+    http: Http | None = None
+    """None: no port is opened."""
+
+    def shown(self) -> dict[str, object]:
+        """The resolved configuration as the file would write it, secrets masked."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    def digest(self) -> str:
+        """The same on all pods that run the same configuration: the pod's own name is left out, and secrets are."""
+        shown = self.model_dump(mode="json", exclude={"pod": {"name"}})
+        return blake2b(json.dumps(shown, sort_keys=True).encode(), digest_size=8).hexdigest()

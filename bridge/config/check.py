@@ -1,0 +1,245 @@
+"""What the parts of a configuration say about each other: unknown names, shared queues, unreachable routes, handlers.
+
+Every check stands alone and looks at what the file says, so that a mistake inside a route or a source does not hide
+what is wrong around it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+from bridge.config.mistakes import Path, path_text, printable
+from bridge.config.model import AmqpSourceSection, KafkaSourceSection
+from bridge.config.parts import Draft
+from bridge.config.units import duration
+from bridge.config.urls import scheme_of
+from scheduler.handlers import Handler, HandlerError, HandlerRegistry, collect
+
+SQLITE_HEARTBEAT = 2.0
+"""Seconds. SQLite has one writer at a time: a shorter heartbeat dies of its own pods' writes."""
+
+
+def check(draft: Draft, *, import_handlers: bool) -> None:
+    """Note every mistake of meaning in the draft's document."""
+    _brokers(draft)
+    _sources(draft)
+    _shared_queues(draft)
+    _shared_topics(draft)
+    _routes(draft)
+    _unreachable(draft)
+    _pod(draft)
+    handlers = _handlers(draft) if import_handlers else {}
+    _timeouts(draft, handlers)
+
+
+def _guess(name: str, known: Iterable[str]) -> str:
+    known = sorted(known)
+    guess = get_close_matches(name, known, 1)
+    if guess:
+        return f'did you mean "{printable(guess[0])}"?'
+    return f"known are {', '.join(map(printable, known))}" if known else "none is configured"
+
+
+def _scheme(draft: Draft, broker: str | None) -> str | None:
+    raw = draft.raw("brokers", broker or "")
+    return scheme_of(raw.get("url") if isinstance(raw, dict) else raw)
+
+
+def _brokers(draft: Draft) -> None:
+    for name in draft.brokers:
+        path: Path = ("brokers", name)
+        scheme = _scheme(draft, name)
+        if scheme == "amqp" and draft.raw(*path, "tls") is not None:
+            draft.document.mistake("tls-without-amqps", (*path, "tls"), "TLS needs an amqps:// URL", key=True)
+        if scheme in ("amqp", "amqps") and draft.raw(*path, "sasl") is not None:
+            message = "sasl is for Kafka: write username and password"
+            draft.document.mistake("sasl-without-kafka", (*path, "sasl"), message, key=True)
+
+
+def _sources(draft: Draft) -> None:
+    used = {draft.raw_text("routes", index, "from") for index in draft.routes}
+    for name in draft.sources:
+        path: Path = ("sources", name)
+        broker = draft.raw_text(*path, "broker")
+        if broker and broker not in draft.brokers:
+            message = f"no broker {draft.document.text((*path, 'broker'), broker)}: {_guess(broker, draft.brokers)}"
+            draft.document.mistake("unknown-broker", (*path, "broker"), message)
+        every_pod = draft.raw(*path, "delivery") == "every-pod"
+        if every_pod and draft.kinds.get(name) is AmqpSourceSection and draft.raw(*path, "exchange") is None:
+            message = "every-pod delivery needs an exchange that the pods' queues are bound to"
+            draft.document.mistake("every-pod-without-exchange", (*path, "delivery"), message)
+        if name not in used:
+            message = "no route takes from this source"
+            draft.document.mistake("source-without-route", path, message, key=True, severity="warning")
+
+
+def _server(draft: Draft, source: str) -> str | None:
+    """What tells brokers apart: two names of one URL are one broker."""
+    broker = draft.raw_text("sources", source, "broker")
+    known = draft.brokers.get(broker or "")
+    return broker if known is None else known.url.rstrip("/")
+
+
+def _shared_queues(draft: Draft) -> None:
+    seen: dict[tuple[str | None, str, object], str] = {}
+    for name in draft.sources:
+        queue = draft.raw_text("sources", name, "queue")
+        if not queue or draft.kinds.get(name, KafkaSourceSection) is KafkaSourceSection:
+            continue
+        delivery = draft.raw("sources", name, "delivery") or "shared"
+        first = seen.setdefault((_server(draft, name), queue, str(delivery)), name)
+        if first != name:
+            message = f'the source "{printable(first)}" reads this queue already: each would get a part of it'
+            draft.document.mistake("shared-queue", ("sources", name, "queue"), message)
+
+
+def _shared_topics(draft: Draft) -> None:
+    seen: list[tuple[str, tuple[str | None, str], list[str]]] = []
+    for name in draft.sources:
+        raw = draft.raw("sources", name, "topic")
+        topics = [topic for topic in (raw if isinstance(raw, list) else [raw]) if isinstance(topic, str)]
+        if draft.kinds.get(name) is not KafkaSourceSection:
+            continue
+        group = (_server(draft, name), draft.raw_text("sources", name, "group") or "jobbridge")
+        for other, other_group, other_topics in seen:
+            if group == other_group and any(_overlap(a, b) for a in topics for b in other_topics):
+                message = (
+                    f'the source "{printable(other)}" reads this topic in the same group already: '
+                    "each would get a part of it"
+                )
+                draft.document.mistake("shared-topic", ("sources", name, "topic"), message)
+                break
+        seen.append((name, group, topics))
+
+
+def _overlap(a: str, b: str) -> bool:
+    if a == b:
+        return True
+    for pattern, topic in ((a, b), (b, a)):
+        if pattern.startswith("pattern:") and not topic.startswith("pattern:"):
+            try:
+                return re.match(pattern.removeprefix("pattern:"), topic) is not None
+            except (re.error, RecursionError, OverflowError):
+                return False  # a mistake of its own
+    return False
+
+
+def _routes(draft: Draft) -> None:
+    names: dict[str, int] = {}
+    for index in draft.routes:
+        path: Path = ("routes", index)
+        name = draft.raw_text(*path, "name")
+        if name and names.setdefault(name, index) != index:
+            first = draft.document.place(("routes", names[name], "name")).line
+            message = f"the route of line {first} has this name already"
+            draft.document.mistake("duplicate-route", (*path, "name"), message)
+        source = draft.raw_text(*path, "from")
+        if source and source not in draft.sources:
+            shown = draft.document.text((*path, "from"), source)
+            message = f"no source {shown}: {_guess(source, draft.sources)}"
+            draft.document.mistake("unknown-source", (*path, "from"), message)
+        kind = draft.kinds.get(source or "", KafkaSourceSection)
+        if draft.raw_text(*path, "dedupe", "key") == "key" and kind is not KafkaSourceSection:
+            message = (
+                "only Kafka's records have a key: use correlation_id, message_id, header:NAME, body:/.. or content"
+            )
+            draft.document.mistake("key-without-kafka", (*path, "dedupe", "key"), message)
+        when = draft.raw(*path, "when")
+        for test in when if isinstance(when, dict) and source in draft.kinds else ():
+            if (test == "topic") != (kind is KafkaSourceSection) and test in ("topic", "routing_key"):
+                message = f"no message of this source has a {test}: no message can reach this route"
+                draft.document.mistake("unreachable-route", (*path, "when", test), message, key=True)
+
+
+def _unreachable(draft: Draft) -> None:
+    earlier: list[tuple[int, str, dict[str, str]]] = []
+    for index in draft.routes:
+        source = draft.raw_text("routes", index, "from")
+        when = draft.raw("routes", index, "when")
+        if source is None or not isinstance(when, dict | None):
+            continue
+        tests = {key: value for key, value in (when or {}).items() if isinstance(value, str)}
+        if len(tests) < len(when or {}):
+            continue
+        for other, other_source, other_tests in earlier:
+            if source == other_source and _covers(other_tests, tests):
+                line = draft.document.place(("routes", other)).line
+                other_path = path_text(("routes", other))
+                message = f"no message can reach it: {other_path} (line {line}) takes all that it would match"
+                draft.document.mistake("unreachable-route", ("routes", index), message)
+                break
+        earlier.append((index, source, tests))
+
+
+def _covers(first: dict[str, str], second: dict[str, str]) -> bool:
+    """Whether what `second` matches is matched by `first` for sure."""
+    return all(key in second and _as_wide(pattern, second[key]) for key, pattern in first.items())
+
+
+def _as_wide(pattern: str, other: str) -> bool:
+    literal = not any(character in other for character in "*?[")
+    return pattern in ("*", other) or (literal and fnmatchcase(other, pattern))
+
+
+def _pod(draft: Draft) -> None:
+    raw = draft.raw("store")
+    url = raw.get("url") if isinstance(raw, dict) else raw
+    unknown = draft.document.refused & {("store",), ("store", "url")}
+    if unknown or (url is not None and scheme_of(url) != "sqlite"):
+        return
+    try:
+        heartbeat = duration(draft.raw("pod", "heartbeat"))
+    except ValueError:
+        return  # not given, or a mistake of its own
+    if heartbeat < SQLITE_HEARTBEAT:
+        draft.document.mistake("heartbeat-too-short", ("pod", "heartbeat"), "on SQLite it must be at least 2s")
+
+
+def _handlers(draft: Draft) -> dict[int, Handler]:
+    """The handler of each route that has a usable one, by the route's index."""
+    found: list[Handler] = []
+    for index, reference in enumerate(draft.handlers or ()):
+        try:
+            handlers = collect([reference])
+            HandlerRegistry([*found, *handlers])
+        except (HandlerError, SystemExit) as error:
+            _bad_handler(draft, ("handlers", index), error)
+        else:
+            found.extend(handlers)
+    registry = HandlerRegistry(found)
+    of_routes: dict[int, Handler] = {}
+    for index in draft.routes:
+        path: Path = ("routes", index, "handler")
+        named = draft.raw_text(*path)
+        if not named:
+            continue
+        try:
+            of_routes[index] = registry.find(named)
+        except (HandlerError, SystemExit) as error:
+            _bad_handler(draft, path, error)
+    return of_routes
+
+
+def _bad_handler(draft: Draft, path: Path, error: BaseException) -> None:
+    message = "importing it ends the process" if isinstance(error, SystemExit) else str(error)
+    draft.document.mistake("bad-handler", path, printable(message))
+
+
+def _timeouts(draft: Draft, handlers: dict[int, Handler]) -> None:
+    if draft.pod is None or draft.defaults is None:
+        return
+    for index, route in draft.routes.items():
+        if route is None:
+            continue
+        handler = handlers.get(index)
+        timeout = route.timeout
+        if timeout is None and handler is not None:
+            timeout = handler.options.policy.timeout
+        if timeout is None:
+            timeout = draft.defaults.timeout
+        if timeout is not None and timeout > draft.pod.grace:
+            message = "longer than pod.grace: a stopping pod may cut such a job off, and it runs again"
+            draft.document.mistake("timeout-over-grace", ("routes", index, "timeout"), message, severity="warning")

@@ -1,0 +1,76 @@
+"""Durations and sizes as the file writes them, and back.
+
+Durations are seconds as float, sizes bytes as int, whatever unit the file used.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+_DURATION = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZE = {"": 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+# Digits are bounded so that no number of the file can be infinite or take long to read.
+_DURATION_FORM = r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)"
+_SIZE_FORM = r"([0-9]{1,12}) ?(|B|KiB|MiB|GiB)"
+
+
+def duration(value: object) -> float:
+    """`500ms`, `30s`, `5m`, `12h`, `7d` in seconds. A bare 0 needs no unit.
+
+    :raises ValueError: for anything else.
+    """
+    if isinstance(value, float | int) and not isinstance(value, bool) and value == 0:
+        return 0.0
+    match = re.fullmatch(_DURATION_FORM, value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise PydanticCustomError(
+            "bad-duration", "not a duration: write a number and a unit of ms, s, m, h or d, such as 30s"
+        )
+    return float(match[1]) * _DURATION[match[2]]
+
+
+def size(value: object) -> int:
+    """`64KiB`, `1MiB`, `1GiB` or a number of bytes, in bytes.
+
+    :raises ValueError: for anything else.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    match = re.fullmatch(_SIZE_FORM, value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise PydanticCustomError("bad-size", "not a size: write a number and a unit of KiB, MiB or GiB, such as 1MiB")
+    return int(match[1]) * _SIZE[match[2]]
+
+
+def duration_text(seconds: float) -> str:
+    """Seconds as the file would write them, in the largest unit that needs no fraction."""
+    for unit in ("d", "h", "m", "s"):
+        if seconds and seconds % _DURATION[unit] == 0:
+            return f"{seconds / _DURATION[unit]:.0f}{unit}"
+    return f"{seconds * 1000:g}ms" if seconds else "0s"
+
+
+def size_text(octets: int) -> str:
+    """Bytes as the file would write them, in the largest unit that needs no fraction."""
+    for unit in ("GiB", "MiB", "KiB"):
+        if octets and octets % _SIZE[unit] == 0:
+            return f"{octets // _SIZE[unit]}{unit}"
+    return str(octets)
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(duration),
+    PlainSerializer(duration_text, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": rf"^({_DURATION_FORM}|\$.*)$"}),
+]
+Size = Annotated[
+    int,
+    BeforeValidator(size),
+    PlainSerializer(size_text, return_type=str, when_used="json"),
+    WithJsonSchema({"type": ["string", "integer"], "pattern": rf"^({_SIZE_FORM}|\$.*)$", "minimum": 0}),
+]
