@@ -13,8 +13,10 @@ import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
 from sqlalchemy import create_engine, inspect, make_url, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
+from tests.servers.databases import fresh_database
 from tests.servers.kafka import Kafka
 from tests.servers.mariadb import PASSWORD, USER, MariaDB
 from tests.servers.postgresql import PostgreSQL
@@ -75,12 +77,16 @@ def test_each_test_has_an_empty_database(store_url: str, round: int) -> None:
         connection.execute(text("CREATE TABLE mine (n integer)"))
 
 
-def test_a_database_is_dropped_though_a_transaction_is_open(postgresql_url: str, mariadb_url: str) -> None:
-    for url in (postgresql_url, mariadb_url):
-        connection = create_engine(url, poolclass=NullPool).connect()
-        connection.execute(text("CREATE TABLE busy (n integer)"))
-        connection.execute(text("INSERT INTO busy VALUES (1)"))
-        connection.detach()  # left open on purpose
+def test_a_database_is_dropped_though_a_transaction_is_open(postgresql: PostgreSQL, mariadb: MariaDB) -> None:
+    for server in (postgresql, mariadb):
+        with fresh_database(server.url) as url:
+            connection = create_engine(url, poolclass=NullPool).connect()
+            connection.execute(text("CREATE TABLE busy (n integer)"))
+            connection.execute(text("INSERT INTO busy VALUES (1)"))
+        with pytest.raises(OperationalError):
+            connection.execute(text("SELECT 1"))
+        connection.invalidate()
+        connection.close()
 
 
 def test_rabbitmq_keeps_persistent_messages_over_restart_and_crash(own_rabbitmq: RabbitMQ, queue_name: str) -> None:
