@@ -3,15 +3,21 @@
 Promises: a record that kafka-python cannot unpack makes `poll` raise `Undecodable`, and raise it again until someone
 seeks past the record. Unpatched, the poll after the error spins at full load and never returns, and a pause in
 between hides the error altogether (`tests/unit/test_client_patches.py`). Its loggers, which repeat a lost broker
-six times a second, are silent: a source tells its own state, once for each change.
+six times a second, are silent: a source tells its own state, once for each change. A client that cannot be built
+leaves no thread and no socket behind.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from kafka.consumer.fetcher import Fetcher
+from kafka.net.compat import KafkaNetClient
 from kafka.structs import TopicPartition
+
+Client = TypeVar("Client")
 
 _take = Fetcher.PartitionRecords.take
 
@@ -37,6 +43,23 @@ def sticky_take(records: Fetcher.PartitionRecords, count: int | None = None) -> 
         else:
             return taken
     raise failed
+
+
+def build(kind: Callable[..., Client], settings: Mapping[str, object]) -> Client:
+    """A consumer or admin client. Where its constructor fails, as it does while the broker is away, kafka-python
+    leaves its I/O thread and six descriptors behind: they are ended here."""
+    begun: list[KafkaNetClient] = []
+
+    def net_client(**configs: object) -> KafkaNetClient:
+        begun.append(KafkaNetClient(**configs))
+        return begun[-1]
+
+    try:
+        return kind(**settings, kafka_client=net_client)
+    except BaseException:
+        for client in begun:
+            client.close()
+        raise
 
 
 Fetcher.PartitionRecords.take = sticky_take

@@ -13,7 +13,7 @@ from kafka import KafkaAdminClient
 from kafka.errors import TopicAlreadyExistsError, for_code
 
 from bridge.config.model import Broker, KafkaSourceSection
-from bridge.sources import connect
+from bridge.sources import connect, kafka_patch
 
 _UNKNOWN_TOPIC = 3
 _LEADER_NOT_AVAILABLE = 5
@@ -37,7 +37,8 @@ def ensure_topics(broker: Broker, section: KafkaSourceSection) -> Mapping[str, i
     :raises TopicMissing:
     :raises KafkaError: the broker is not reachable, or refuses.
     """
-    admin = KafkaAdminClient(**connect.kafka_settings(broker), request_timeout_ms=10_000)
+    settings = connect.kafka_settings(broker)
+    admin = kafka_patch.build(KafkaAdminClient, settings | {"request_timeout_ms": 10_000})
     try:
         pattern = pattern_of(section)
         if pattern is not None:

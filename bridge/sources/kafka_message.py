@@ -1,0 +1,57 @@
+"""A Kafka record as a `Message`.
+
+Promises never to raise: a record that could not be unpacked has its coordinates and the reason, and no body.
+"""
+
+from __future__ import annotations
+
+from kafka.consumer.fetcher import ConsumerRecord
+from kafka.structs import TopicPartition
+
+from bridge.message import Message, text
+from bridge.sources.kafka_patch import Undecodable
+
+CORRELATION = ("correlation_id", "correlation-id", "ce_correlationid")
+MESSAGE_ID = ("message_id", "message-id", "ce_id")
+CONTENT_TYPE = ("content-type", "content_type")
+CONTENT_ENCODING = ("content-encoding", "content_encoding")
+
+Headers = tuple[tuple[str, bytes], ...]
+
+
+def kafka_message(record: ConsumerRecord | Undecodable) -> Message:
+    if isinstance(record, Undecodable):
+        return undecodable_message(record.partition, record.offset, str(record))
+    headers: Headers = ()
+    correlation = message_id = kind = content_type = content_encoding = None
+    if record.headers:
+        headers = tuple([(name, value or b"") for name, value in record.headers])
+        named = dict(reversed(headers))
+        correlation, message_id = _first(named, CORRELATION), _first(named, MESSAGE_ID)
+        kind, content_type = _first(named, ("type",)), _first(named, CONTENT_TYPE)
+        content_encoding = _first(named, CONTENT_ENCODING)
+    return Message(
+        record.value or b"",
+        headers,
+        correlation,
+        message_id,
+        record.key,
+        None,
+        record.topic,
+        None if kind is None else text(kind),
+        None if content_type is None else text(content_type),
+        None if content_encoding is None else text(content_encoding),
+        f"{record.topic}/{record.partition}/{record.offset}",
+    )
+
+
+def undecodable_message(partition: TopicPartition, offset: int, reason: str) -> Message:
+    topic, number = partition
+    return Message(b"", topic=topic, coordinates=f"{topic}/{number}/{offset}", undecodable=reason)
+
+
+def _first(named: dict[str, bytes], names: tuple[str, ...]) -> bytes | None:
+    for name in names:
+        if name in named:
+            return named[name]
+    return None
