@@ -58,11 +58,11 @@ def publish_amqp(
     """
     key = section.queue if routing_key is None else routing_key
     steps = exchange_plan(section) if section.delivery == "every-pod" else plan(section, "")
-    publisher = _AmqpPublisher(broker, steps, section.exchange or "", key, iter(messages))
+    publisher = AmqpPublisher(broker, steps, section.exchange or "", key, iter(messages))
     return publisher.run()
 
 
-class _AmqpPublisher:
+class AmqpPublisher:
     """Runs a connection's loop in the caller's thread until all is confirmed."""
 
     def __init__(
