@@ -22,7 +22,7 @@ from tests.servers.mariadb import PASSWORD, USER, MariaDB
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.processes import processes_in, wait_until
 from tests.servers.rabbitmq import QueueDepth, RabbitMQ
-from tests.servers.server import Server
+from tests.servers.server import Server, accepts_connections
 
 
 def rows(url: str) -> list[int]:
@@ -97,7 +97,10 @@ def test_rabbitmq_keeps_persistent_messages_over_restart_and_crash(own_rabbitmq:
     channel.basic_publish("", queue_name, b"kept", pika.BasicProperties(delivery_mode=2), mandatory=True)
     connection.close()
     own_rabbitmq.restart()
+    epmd = int(own_rabbitmq.environment()["ERL_EPMD_PORT"])
+    assert accepts_connections(epmd)
     own_rabbitmq.kill()
+    assert not accepts_connections(epmd)
     own_rabbitmq.start()
     assert wait_until(lambda: own_rabbitmq.queues() == {queue_name: QueueDepth(ready=1, unacked=0)}, seconds=20)
 
