@@ -1,0 +1,133 @@
+"""Connections: how a verb reaches the database, and what its errors become.
+
+Every connection commits by itself: one statement is one transaction, unless a verb opens one with `transaction`.
+No transaction stays open across a reply that somebody else must give.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import wraps
+from random import Random
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
+
+from sqlalchemy import Column, Connection, Engine, Insert, Select, Table, bindparam, select, text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.sql.elements import ColumnElement
+
+from scheduler.storage.errors import Meaning, SchemaOutdated, StoreUnavailable, first_line, meaning
+from scheduler.storage.tables import Clock, db_now
+
+P = ParamSpec("P")
+R = TypeVar("R")
+D = TypeVar("D", bound="Database")
+
+
+class Contended(Exception):
+    """A deadlock or a lock wait that took too long; the work was rolled back."""
+
+
+def retried(verb: Callable[Concatenate[D, P], R]) -> Callable[Concatenate[D, P], R]:
+    """Try a verb again after a deadlock, without bound and with jitter: it is nobody's failure, and each verb may be
+    done twice."""
+
+    @wraps(verb)
+    def again(self: D, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        while True:
+            try:
+                return verb(self, *args, **kwargs)
+            except Contended:
+                self.sleep(self.random.uniform(0.001, 0.02))
+
+    return again
+
+
+class Options(NamedTuple):
+    """What a test may replace, so that one seed decides a whole run."""
+
+    now: Clock = db_now()
+    """The database's clock, as an expression."""
+    random: Random = Random()
+    sleep: Callable[[float], None] = time.sleep
+
+
+class Database:
+    """One database, for any number of threads. Its engine commits by itself on every connection."""
+
+    BEGIN = "BEGIN"
+
+    def __init__(self, engine: Engine, options: Options) -> None:
+        self.engine = engine
+        self.now, self.random, self.sleep = options
+
+    @contextlib.contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """A connection of the pool.
+
+        :raises StoreUnavailable: where the database is away, or can't write.
+        :raises SchemaOutdated: where a table is missing.
+        """
+        try:
+            with self.engine.connect() as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            what = meaning(error)
+            if what is Meaning.CONTENDED:
+                raise Contended from error
+            if what is Meaning.NO_SCHEMA:
+                raise SchemaOutdated("the tables of jobbridge are missing: run `jobbridge migrate`") from None
+            if what is Meaning.UNAVAILABLE:
+                # A server that turned read-only answers, but is the wrong one: no pooled connection may stay.
+                self.engine.dispose()
+                raise StoreUnavailable(first_line(error)) from None
+            raise
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A connection with a transaction of its own: committed at the end, rolled back on any exception."""
+        with self.connection() as connection:
+            connection.exec_driver_sql(self.BEGIN)
+            try:
+                yield connection
+            except BaseException:
+                with contextlib.suppress(SQLAlchemyError):
+                    connection.exec_driver_sql("ROLLBACK")
+                raise
+            connection.exec_driver_sql("COMMIT")
+
+    def answers(self) -> bool:
+        """Whether `SELECT 1` works now."""
+        try:
+            with self.connection() as connection:
+                connection.execute(text("SELECT 1"))
+        except (StoreUnavailable, Contended):
+            return False
+        return True
+
+    def clock(self) -> int:
+        """The database's clock: microseconds since 1970."""
+        with self.connection() as connection:
+            return int(connection.execute(select(self.now)).scalar_one())
+
+    def pick(self, connection: Connection, rows: Select[*tuple[object, ...]]) -> ColumnElement[bool]:
+        """A condition for the jobs that `rows` selects (their ids), locked for this statement, passing over those
+        that others hold locked. Where the database needs two statements for it, a transaction must be open."""
+        raise NotImplementedError
+
+    def among(self, column: Column[R], name: str) -> ColumnElement[bool]:
+        """A condition: the column is one of the list that the parameter `name` holds."""
+        return column.in_(bindparam(name, expanding=True))
+
+    def absent(self, table: Table) -> Insert:
+        """An INSERT that leaves a row alone which is there under the same key, and demotes no other error."""
+        raise NotImplementedError
+
+    def counted(self, table: Table, key: Sequence[str], again: dict[str, ColumnElement[int]]) -> Insert:
+        """An INSERT that updates the columns `again` of a row which is there under the same unique key."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Close the pooled connections."""
+        self.engine.dispose()

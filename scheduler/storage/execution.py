@@ -1,0 +1,232 @@
+"""Claim, finish, reconcile: what workers do to rows.
+
+Promises: a row is claimed by one server (the state, under lock); a result is written only where (id, version, owner)
+still stand, and each write adds one to the version, so one result is recorded (I7). A writer that lost is told so and
+changed nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Integer,
+    Select,
+    SmallInteger,
+    String,
+    Update,
+    bindparam,
+    case,
+    insert,
+    null,
+    select,
+    update,
+)
+from sqlalchemy.sql.elements import ColumnElement
+
+from scheduler.job import Job, JobState
+from scheduler.storage.database import Database, retried
+from scheduler.storage.records import Finish
+from scheduler.storage.tables import job_events, jobs, state
+
+HELD = (
+    jobs.c.id,
+    jobs.c.version,
+    jobs.c.owner,
+    jobs.c.namespace,
+    jobs.c.correlation_bytes,
+    jobs.c.correlation_id,
+    jobs.c.route,
+    jobs.c.handler,
+    jobs.c.source,
+    jobs.c.headers,
+    jobs.c.body,
+    jobs.c.attempts,
+    jobs.c.rescues,
+    jobs.c.retries,
+)
+"""The columns of `Job`, in its order."""
+
+LANES = 2
+"""Lane 0: never rescued; 1: rescued once; 2: more often."""
+
+
+class Waiting(NamedTuple):
+    """What there is to do."""
+
+    lanes: tuple[bool, ...]
+    """For each lane, whether a job of these handlers waits in it."""
+    due: bool
+    """Whether a scheduled job is due, of whatever handler."""
+
+
+def lane_of(rescues: ColumnElement[int]) -> ColumnElement[int]:
+    """The lane of a job that waits for a worker."""
+    return case((rescues >= LANES, LANES), else_=rescues)
+
+
+def ends(target: ColumnElement[str]) -> ColumnElement[bool]:
+    """Whether a run that leaves its job in this state is the job's end."""
+    return (target != JobState.ENQUEUED.value) & (target != JobState.SCHEDULED.value)
+
+
+class Execution(Database):
+    """The verbs that workers need."""
+
+    def waiting(self, *columns: ColumnElement[object]) -> Select[*tuple[object, ...]]:
+        """These columns of the rows that a claim takes, the oldest first."""
+        return (
+            select(*columns)
+            .where(
+                jobs.c.state == state(JobState.ENQUEUED),
+                jobs.c.lane == bindparam("of_lane", type_=SmallInteger),
+                self.among(jobs.c.handler, "handlers"),
+            )
+            .order_by(jobs.c.due_at)
+            .limit(bindparam("limit", type_=Integer))
+        )
+
+    def claiming(self) -> dict[str, object]:
+        """The columns that a claim sets."""
+        return {
+            "state": state(JobState.PROCESSING),
+            "version": jobs.c.version + 1,
+            "lane": 0,
+            "owner": bindparam("owner"),
+            "started_at": self.now,
+        }
+
+    def peek(self, handlers: Sequence[str]) -> Waiting:
+        """What a claim and a promote would find, in one small query."""
+        lanes = [
+            exists().where(
+                jobs.c.state == state(JobState.ENQUEUED), jobs.c.lane == lane, self.among(jobs.c.handler, "handlers")
+            )
+            for lane in range(LANES + 1)
+        ]
+        due = select(func.min(jobs.c.due_at)).where(jobs.c.state == state(JobState.SCHEDULED)).scalar_subquery()
+        with self.connection() as connection:
+            *found, left = connection.execute(select(*lanes, due - self.now), {"handlers": list(handlers)}).one()
+        return Waiting(tuple(map(bool, found)), left is not None and left <= 0)
+
+    @retried
+    def claim(self, owner: bytes, handlers: Sequence[str], limit: int, lane: int = 0) -> list[Job]:
+        """Take up to `limit` waiting jobs of these handlers for the server `owner`, the oldest first.
+
+        :raises StoreUnavailable: what was claimed, if anything, is found by `standing`.
+        """
+        return self._claim(owner, {"handlers": list(handlers), "limit": limit, "of_lane": lane})
+
+    def _claim(self, owner: bytes, parameters: dict[str, object]) -> list[Job]:
+        raise NotImplementedError
+
+    @retried
+    def finish(self, results: Sequence[Finish]) -> set[bytes]:
+        """Write results; the ids of those that were written, by this call or by one whose reply was lost.
+
+        The others were fenced: their rows moved on, and nothing of them was changed.
+        """
+        plain = [result for result in results if result.event is None]
+        told = [result for result in results if result.event is not None]
+        written: set[bytes] = set()
+        if plain:
+            written |= self._finish(plain)
+        if told:
+            with self.transaction() as connection:
+                for result in told:
+                    if self._finish_one(connection, result):
+                        written.add(result.id)
+        missing = [result for result in results if result.id not in written]
+        return written | self._written_before(missing) if missing else written
+
+    def _finish(self, results: Sequence[Finish]) -> set[bytes]:
+        """Write results without events; the ids that this call wrote."""
+        raise NotImplementedError
+
+    def guarded(self) -> Update:
+        """The finishing write of one row, with its guard."""
+        return self.ending(
+            (jobs.c.id == bindparam("of_id")) & (jobs.c.version == bindparam("of_version", type_=Integer))
+        )
+
+    def ending(self, rows: ColumnElement[bool]) -> Update:
+        """The finishing write of rows that one server holds; its parameters are those of `parameters`."""
+        target = bindparam("to_state", type_=String)
+        return (
+            update(jobs)
+            .where(rows, jobs.c.owner == bindparam("of_owner"))
+            .values(
+                state=target,
+                version=jobs.c.version + 1,
+                due_at=case(
+                    (target == JobState.ENQUEUED.value, jobs.c.due_at),
+                    else_=self.now + bindparam("delay_us", type_=BigInteger),
+                ),
+                attempts=jobs.c.attempts + bindparam("failures", type_=Integer),
+                lane=case((target == JobState.ENQUEUED.value, lane_of(jobs.c.rescues)), else_=0),
+                finished_at=case((ends(target), self.now), else_=null()),
+                body=case((bindparam("drop_body", type_=Integer) == 1, null()), else_=jobs.c.body),
+            )
+        )
+
+    @staticmethod
+    def parameters(result: Finish) -> dict[str, object]:
+        """The parameters of `ending` and `guarded`."""
+        return {
+            "of_id": result.id,
+            "of_version": result.version,
+            "of_owner": result.owner,
+            "to_state": result.state.value,
+            "delay_us": result.delay_us,
+            "failures": result.failures,
+            "drop_body": int(result.drop_body),
+        }
+
+    def _finish_one(self, connection: Connection, result: Finish) -> bool:
+        if connection.execute(self.guarded(), self.parameters(result)).rowcount != 1:
+            return False
+        if result.event is not None:
+            connection.execute(
+                insert(job_events).values(at=self.now, times=1),
+                {
+                    "job_id": result.id,
+                    "kind": result.event.kind,
+                    "detail": result.event.detail,
+                    "version": result.version,
+                    "owner": result.owner,
+                },
+            )
+        return True
+
+    def _written_before(self, missing: Sequence[Finish]) -> set[bytes]:
+        """Which of these an earlier try wrote whose reply was lost: the row stands where that write put it."""
+        statement = select(jobs.c.id, jobs.c.version, jobs.c.owner, jobs.c.state).where(self.among(jobs.c.id, "ids"))
+        with self.connection() as connection:
+            rows = {row.id: row for row in connection.execute(statement, {"ids": [r.id for r in missing]})}
+        return {
+            result.id
+            for result in missing
+            if (row := rows.get(result.id)) is not None
+            and (row.version, row.owner, row.state) == (result.version + 1, result.owner, result.state)
+        }
+
+    def standing(self, owner: bytes) -> list[tuple[bytes, int]]:
+        """The (id, version) of all rows that this server holds."""
+        statement = select(jobs.c.id, jobs.c.version).where(
+            jobs.c.owner == bindparam("of_owner"), jobs.c.state == state(JobState.PROCESSING)
+        )
+        with self.connection() as connection:
+            return [(row.id, row.version) for row in connection.execute(statement, {"of_owner": owner})]
+
+    def held(self, owner: bytes, ids: Iterable[bytes]) -> list[Job]:
+        """The jobs among these that this server still holds."""
+        statement = select(*HELD).where(
+            self.among(jobs.c.id, "ids"),
+            jobs.c.owner == bindparam("of_owner"),
+            jobs.c.state == state(JobState.PROCESSING),
+        )
+        with self.connection() as connection:
+            rows = connection.execute(statement, {"ids": list(ids), "of_owner": owner})
+            return [Job._make(row) for row in rows]

@@ -1,0 +1,188 @@
+"""What people look at and do: counts, lists, history, requeue, delete, dead letters.
+
+Lists are bounded and ordered by an index; an act is guarded by (id, version) and leaves a line in the job's history.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping, Set
+from uuid import UUID
+
+from sqlalchemy import Row, Select, delete, func, insert, null, select, update
+
+from scheduler.job import FINISHED, TRANSITIONS, JobState, job_id
+from scheduler.storage.database import Database, retried
+from scheduler.storage.records import Act
+from scheduler.storage.tables import dead_letters, job_events, jobs, state
+
+Record = dict[str, object]
+"""A row by its columns' names. Keys of 16 bytes are UUIDs."""
+
+_LISTED = [column for column in jobs.c if column.name not in {"token", "body"}]
+_LETTERS = [column for column in dead_letters.c if column.name != "body"]
+_KEYS = frozenset({"id", "owner", "job_id"})
+
+
+def _record(row: Row[*tuple[object, ...]]) -> Record:
+    return {
+        name: UUID(bytes=value) if name in _KEYS and isinstance(value, bytes) else value
+        for name, value in row._mapping.items()
+    }
+
+
+class Operators(Database):
+    """The verbs of the command line and the dashboard."""
+
+    def count_by_state(self) -> dict[JobState, int]:
+        """Exactly how many jobs are in each state; reads them all."""
+        with self.connection() as connection:
+            rows = connection.execute(select(jobs.c.state, func.count()).group_by(jobs.c.state)).all()
+        counted: dict[str, int] = {name: number for name, number in rows}
+        return {one: counted.get(one.value, 0) for one in JobState}
+
+    def backlog(self, bound: int) -> int:
+        """How many jobs wait for a worker, counted no further than `bound`."""
+        waiting = select(jobs.c.id).where(jobs.c.state == state(JobState.ENQUEUED)).limit(bound).subquery()
+        with self.connection() as connection:
+            return connection.execute(select(func.count()).select_from(waiting)).scalar_one()
+
+    def count_dead_letters(self) -> int:
+        """How many dead letters are kept."""
+        with self.connection() as connection:
+            return connection.execute(select(func.count()).select_from(dead_letters)).scalar_one()
+
+    def list_jobs(
+        self,
+        *,
+        state: JobState | None = None,
+        route: str | None = None,
+        handler: str | None = None,
+        source: str | None = None,
+        limit: int = 50,
+    ) -> list[Record]:
+        """The newest jobs that match, without their bodies."""
+        statement = select(*_LISTED).order_by(jobs.c.created_at.desc(), jobs.c.due_at.desc()).limit(limit)
+        if state is not None:
+            statement = statement.where(jobs.c.state == state.value)
+        for column, wanted in ((jobs.c.route, route), (jobs.c.handler, handler), (jobs.c.source, source)):
+            if wanted is not None:
+                statement = statement.where(column == wanted)
+        return self._records(statement)
+
+    def find_jobs(self, text: str, namespaces: Iterable[str] = ()) -> list[Record]:
+        """The jobs, with their bodies, that have this id (a UUID) or this correlation ID as it is shown.
+
+        :param namespaces: where to look by key first; without a hit the whole table is read.
+        """
+        keys = [job_id(namespace, text.encode("utf-8", "surrogateescape")) for namespace in namespaces]
+        with contextlib.suppress(ValueError):
+            keys.append(UUID(text).bytes)
+        statement = select(*(column for column in jobs.c if column.name != "token"))
+        found = self._records(statement.where(jobs.c.id.in_(keys)))
+        return found or self._records(statement.where(jobs.c.correlation_id == text).limit(100))
+
+    def job_events(self, key: bytes) -> list[Record]:
+        """The lines of a job's history, the oldest first."""
+        return self._records(select(job_events).where(job_events.c.job_id == key).order_by(job_events.c.seq))
+
+    def list_conflicts(self, limit: int = 50) -> list[Record]:
+        """The newest conflicts: another body under the ID of a job that stood."""
+        statement = (
+            select(
+                job_events.c.job_id,
+                job_events.c.at,
+                job_events.c.times,
+                job_events.c.detail,
+                job_events.c.digest,
+                jobs.c.correlation_id,
+                jobs.c.namespace,
+                jobs.c.route,
+                jobs.c.state,
+            )
+            .join(jobs, jobs.c.id == job_events.c.job_id)
+            .where(job_events.c.kind == "CONFLICT")
+            .order_by(job_events.c.seq.desc())
+            .limit(limit)
+        )
+        return self._records(statement)
+
+    @retried
+    def requeue(self, key: bytes) -> Act:
+        """Let a finished job run again, with all its tries."""
+        return self._act(
+            key,
+            JobState.ENQUEUED,
+            "REQUEUED",
+            {
+                "due_at": self.now,
+                "lane": 0,
+                "attempts": 0,
+                "rescues": 0,
+                "finished_at": null(),
+            },
+            from_states=FINISHED,
+        )
+
+    @retried
+    def delete(self, key: bytes, retention_us: int = 7 * 86_400_000_000) -> Act:
+        """End a job that has not succeeded; its ID stays remembered for `retention_us`. A run of it is cancelled."""
+        allowed = {one for one, targets in TRANSITIONS.items() if JobState.DELETED in targets}
+        return self._act(
+            key,
+            JobState.DELETED,
+            "DELETED",
+            {"due_at": self.now + retention_us, "lane": 0, "finished_at": self.now},
+            from_states=allowed,
+        )
+
+    def _act(
+        self, key: bytes, target: JobState, kind: str, values: Mapping[str, object], from_states: Set[JobState]
+    ) -> Act:
+        with self.transaction() as connection:
+            row = connection.execute(
+                select(jobs.c.state, jobs.c.version, jobs.c.body.is_(None).label("dropped")).where(jobs.c.id == key)
+            ).first()
+            if row is None:
+                return Act.NOT_FOUND
+            if JobState(row.state) not in from_states:
+                return Act.WRONG_STATE
+            if target is JobState.ENQUEUED and row.dropped:
+                return Act.BODY_DROPPED
+            changed = connection.execute(
+                update(jobs)
+                .where(jobs.c.id == key, jobs.c.version == row.version)
+                .values(state=target.value, version=jobs.c.version + 1, **values)
+            )
+            if changed.rowcount != 1:
+                return Act.LOST_RACE
+            connection.execute(
+                insert(job_events).values(
+                    job_id=key, at=self.now, kind=kind, version=row.version, detail=f"it was {row.state}", times=1
+                )
+            )
+            return Act.DONE
+
+    def list_dead_letters(
+        self, *, reason: str | None = None, source: str | None = None, limit: int = 50
+    ) -> list[Record]:
+        """The newest dead letters that match, without their bodies."""
+        statement = select(*_LETTERS).order_by(dead_letters.c.received_at.desc()).limit(limit)
+        for column, wanted in ((dead_letters.c.reason, reason), (dead_letters.c.source, source)):
+            if wanted is not None:
+                statement = statement.where(column == wanted)
+        return self._records(statement)
+
+    def dead_letter(self, key: bytes) -> Record | None:
+        """One dead letter, whole."""
+        return next(iter(self._records(select(dead_letters).where(dead_letters.c.id == key))), None)
+
+    @retried
+    def drop_dead_letter(self, key: bytes) -> bool:
+        """Delete a dead letter; False: it was not there."""
+        with self.connection() as connection:
+            return connection.execute(delete(dead_letters).where(dead_letters.c.id == key)).rowcount == 1
+
+    def _records(self, statement: Select[*tuple[object, ...]]) -> list[Record]:
+        with self.connection() as connection:
+            return [_record(row) for row in connection.execute(statement)]
