@@ -60,7 +60,7 @@ class Cluster(Database):
             return [ServerRow(*row) for row in connection.execute(statement)]
 
     def live_servers(self) -> list[tuple[ServerRow, bool]]:
-        """The servers that beat within their timeout, and which of them is the master: the one with the lowest number."""
+        """The servers that beat within their timeout; the master among them has the lowest number."""
         live = [row for row in self.servers() if row.age_us <= TIMEOUT_INTERVALS * row.interval_us]
         return [(row, row is live[0]) for row in live]
 

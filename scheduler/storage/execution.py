@@ -8,6 +8,7 @@ changed nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from sqlalchemy import (
     BigInteger,
@@ -19,6 +20,8 @@ from sqlalchemy import (
     Update,
     bindparam,
     case,
+    exists,
+    func,
     insert,
     null,
     select,
