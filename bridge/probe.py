@@ -31,7 +31,8 @@ def _amqp_questions(section: AmqpSourceSection, pod_name: str, warnings: list[st
     yield from _compare(Queue(queue_name(section, pod_name), queue_arguments(section)), section.declare, warnings)
     target = section.dead_letter_exchange
     if target is not None:
-        if yield Exchange(target):
+        refused = yield Exchange(target)
+        if refused is not None:
             warnings.append(f"the dead-letter exchange {target!r} does not exist: what goes there is lost")
     elif section.queue_type == "quorum":
         warnings.append(
