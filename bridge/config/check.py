@@ -51,10 +51,7 @@ def _scheme(draft: Draft, broker: str | None) -> str | None:
 def _brokers(draft: Draft) -> None:
     for name in draft.brokers:
         path: Path = ("brokers", name)
-        scheme = _scheme(draft, name)
-        if scheme == "amqp" and draft.raw(*path, "tls") is not None:
-            draft.document.mistake("tls-without-amqps", (*path, "tls"), "TLS needs an amqps:// URL", key=True)
-        if scheme in ("amqp", "amqps") and draft.raw(*path, "sasl") is not None:
+        if _scheme(draft, name) in ("amqp", "amqps") and draft.raw(*path, "sasl") is not None:
             message = "sasl is for Kafka: write username and password"
             draft.document.mistake("sasl-without-kafka", (*path, "sasl"), message, key=True)
 

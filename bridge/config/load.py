@@ -25,6 +25,8 @@ class Examined(NamedTuple):
     """None: it has errors."""
     mistakes: tuple[Mistake, ...]
     """Errors and warnings, in the order of the file."""
+    document: Document | None = None
+    """Where things stand, for what is said about them later; None: the file could not be read."""
 
 
 def load(
@@ -37,7 +39,7 @@ def load(
     :param environ: what references are taken from; None: the process's environment.
     :raises ConfigurationError: with every mistake.
     """
-    configuration, mistakes = examine(path, import_handlers=import_handlers, environ=environ)
+    configuration, mistakes, _ = examine(path, import_handlers=import_handlers, environ=environ)
     if configuration is None:
         raise ConfigurationError(mistakes)
     return configuration
@@ -51,13 +53,13 @@ def examine(path: Path | None, *, import_handlers: bool = False, environ: Mappin
     except ConfigurationError as error:
         return Examined(None, error.mistakes)
     if any(mistake.path == "" for mistake in document.mistakes):
-        return Examined(None, tuple(document.mistakes))
+        return Examined(None, tuple(document.mistakes), document)
     found = draft(document)
     check(found, import_handlers=import_handlers)
     mistakes = _ordered(document)
     if any(mistake.severity == "error" for mistake in mistakes):
-        return Examined(None, mistakes)
-    return Examined(_assemble(found), mistakes)
+        return Examined(None, mistakes, document)
+    return Examined(_assemble(found), mistakes, document)
 
 
 def _ordered(document: Document) -> tuple[Mistake, ...]:

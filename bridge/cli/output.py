@@ -1,0 +1,120 @@
+"""Prints data: a table on a terminal, tab-separated values in a pipe, JSON where asked for.
+
+Promises: values are whole in every form (no ellipsis), a pipe gets no header and no colour, and nothing that came
+from a message can draw on the terminal: control characters are escaped.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import click
+
+from bridge.config.mistakes import printable
+
+FORMATS = ("table", "tsv", "json", "ndjson")
+
+Record = Mapping[str, object]
+
+_MOMENTS = ("at", "last_heartbeat")
+_JSON_TEXT = ("headers", "envelope")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def chosen(output: str | None) -> str:
+    """The form to print in: what was asked for, else what stdout is made for."""
+    return output or ("table" if sys.stdout.isatty() else "tsv")
+
+
+def moment(microseconds: int) -> str:
+    """Microseconds since 1970 as RFC 3339 in UTC."""
+    at = _EPOCH + timedelta(microseconds=microseconds)
+    return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def presentable(record: Record) -> dict[str, object]:
+    """A row as JSON shows it: times in RFC 3339, ids as UUIDs, bytes in hex, a body as the text that it is.
+
+    A body that is not UTF-8 is `body_hex`, and `body` is null.
+    """
+    shown: dict[str, object] = {}
+    for name, value in record.items():
+        if isinstance(value, int) and (name.endswith("_at") or name in _MOMENTS):
+            shown[name] = moment(value)
+        elif name in _JSON_TEXT and isinstance(value, str):
+            shown[name] = json.loads(value)
+        elif name == "body" and isinstance(value, bytes):
+            try:
+                shown[name] = value.decode()
+            except UnicodeDecodeError:
+                shown |= {name: None, "body_hex": value.hex()}
+        elif isinstance(value, bytes):
+            shown[name] = value.hex()
+        else:
+            shown[name] = str(value) if isinstance(value, UUID) else value
+    return shown
+
+
+def print_json(value: object) -> None:
+    click.echo(json.dumps(value, indent=2))
+
+
+def print_records(records: Iterable[Record], columns: Sequence[str], output: str | None) -> None:
+    """Print rows: in JSON with all their fields, else with these columns."""
+    rows = [presentable(record) for record in records]
+    form = chosen(output)
+    if form == "json":
+        print_json(rows)
+    elif form == "ndjson":
+        for row in rows:
+            click.echo(json.dumps(row))
+    else:
+        _print_cells([[_cell(row.get(column)) for column in columns] for row in rows], columns, form)
+
+
+def print_record(record: Record, output: str | None) -> None:
+    """Print one row, a line for each field."""
+    row = presentable(record)
+    form = chosen(output)
+    if form == "json":
+        print_json(row)
+    elif form == "ndjson":
+        click.echo(json.dumps(row))
+    else:
+        _print_cells([[name, _cell(value)] for name, value in row.items()], (), form)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return printable(value if isinstance(value, str) else str(value))
+
+
+def _print_cells(rows: Sequence[Sequence[str]], columns: Sequence[str], form: str) -> None:
+    if form == "tsv":
+        for row in rows:
+            click.echo("\t".join(row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    # A pipe has no width: what is asked for as a table there is not folded.
+    console = Console(width=None if sys.stdout.isatty() else 100_000)
+    table = Table(box=None, show_header=bool(columns), pad_edge=False)
+    for index in range(len(columns) or 2):
+        whole = max((len(row[index]) for row in rows), default=0)
+        # An id is copied as a whole: it is never folded.
+        fixed = whole <= 36
+        table.add_column(
+            columns[index].upper() if columns else "", overflow="fold", no_wrap=fixed, min_width=whole if fixed else 20
+        )
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table)

@@ -1,0 +1,84 @@
+"""Logging: lines for people on a terminal, else one JSON object a line.
+
+Promises: a record is one line of JSON, or in text form one line that no control character can break or colour (a
+stack trace follows it on lines of its own); times are RFC 3339 in UTC.
+Does not promise to take a secret or a body out of a record: the code logs none.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import TextIO
+
+from pythonjsonlogger.core import RESERVED_ATTRS
+from pythonjsonlogger.json import JsonFormatter
+
+OURS = ("bridge", "scheduler", "jobbridge")
+"""The loggers whose level `-v` and `-q` set; other libraries and handlers log from INFO on."""
+
+_STANDARD = frozenset(RESERVED_ATTRS) | {"taskName"}
+
+
+def configure(log_format: str | None = None, *, verbosity: int = 0, stream: TextIO | None = None) -> None:
+    """Set the process's logging up, in place of what was.
+
+    :param log_format: `text` or `json`; None: text where the stream is a terminal.
+    :param verbosity: 1 and up: debug, 0: info, -1: warnings, -2: errors.
+    :param stream: None: stderr.
+    """
+    stream = sys.stderr if stream is None else stream
+    text = stream.isatty() if log_format is None else log_format == "text"
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(TextFormatter() if text else JsonLines())
+    level = {1: logging.DEBUG, 0: logging.INFO, -1: logging.WARNING, -2: logging.ERROR}[max(-2, min(1, verbosity))]
+    logging.basicConfig(handlers=[handler], level=max(level, logging.INFO), force=True)
+    for name in OURS:
+        logging.getLogger(name).setLevel(level)
+
+
+def _moment(record: logging.LogRecord) -> str:
+    at = datetime.fromtimestamp(record.created, UTC)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class JsonLines(JsonFormatter):
+    """`ts`, `level`, `logger`, `message`, then what the record's `extra` holds."""
+
+    def __init__(self) -> None:
+        super().__init__(["message"], reserved_attrs=sorted(_STANDARD))
+
+    def add_fields(
+        self, log_data: dict[str, object], record: logging.LogRecord, message_dict: dict[str, object]
+    ) -> None:
+        log_data |= {"ts": _moment(record), "level": record.levelname, "logger": record.name}
+        super().add_fields(log_data, record, message_dict)
+
+
+class TextFormatter(logging.Formatter):
+    """`2026-11-24T12:00:00.000Z WARNING a job failed job=.. route=..`"""
+
+    def format(self, record: logging.LogRecord) -> str:
+        extra = " ".join(
+            f"{name}={_shown(value)}"
+            for name, value in record.__dict__.items()
+            if name not in _STANDARD and value is not None
+        )
+        line = f"{_moment(record)} {record.levelname:<7} {_escaped(record.getMessage())}"
+        line = f"{line} {extra}" if extra else line
+        if record.exc_info:
+            trace = self.formatException(record.exc_info)
+            line = "\n".join([line, *(_escaped(part) for part in trace.splitlines())])
+        return line
+
+
+def _escaped(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _shown(value: object) -> str:
+    text = str(value)
+    plain = text.isprintable() and text and not any(c in text for c in ' "=')
+    return text if plain else json.dumps(text)
