@@ -5,7 +5,6 @@ Pure data: no broker's client type reaches past this file.
 
 from __future__ import annotations
 
-import json
 from typing import NamedTuple
 
 
@@ -48,8 +47,3 @@ def header_texts(message: Message) -> dict[str, str]:
         shown = text(value)
         texts[name] = f"{texts[name]}, {shown}" if name in texts else shown
     return texts
-
-
-def headers_json(texts: dict[str, str]) -> str:
-    """Headers as they are stored: a JSON object in ASCII, which every database takes, NUL and surrogates included."""
-    return json.dumps(texts) if texts else "{}"

@@ -10,11 +10,11 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
-import threading
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from logging import LoggerAdapter, getLogger
+from functools import cached_property
+from logging import Logger, LoggerAdapter, getLogger
 from types import ModuleType
 from typing import NamedTuple, NoReturn, ParamSpec, TypeVar, overload
 from uuid import UUID
@@ -63,25 +63,26 @@ class JobView:
     is_last_attempt: bool
 
 
+def log_fields(job: Job) -> dict[str, object]:
+    """What a log line about a job says of it: never its body."""
+    return {
+        "job": str(job.id),
+        "route": job.route,
+        "handler": job.handler,
+        "attempt": job.attempts + 1,
+        "correlation_id": job.correlation_id[:64],
+    }
+
+
 class JobContext:
     """Given to a handler that has a parameter annotated with this class, in any place."""
 
     def __init__(self, job: Job, retries: int) -> None:
         self._job = job
         self._retries = retries
-        self._cancelled = threading.Event()
-        self.log = LoggerAdapter(
-            getLogger("jobbridge.handler"),
-            {
-                "job": str(job.id),
-                "route": job.route,
-                "handler": job.handler,
-                "attempt": job.attempts + 1,
-                "correlation_id": job.correlation_id[:64],
-            },
-        )
-        """A logger whose lines carry the job's id, route, handler, attempt and correlation ID."""
+        self._cancelled = False
         self.done: tuple[int, int] | None = None
+        """The last `progress`."""
 
     @property
     def job(self) -> JobView:
@@ -103,11 +104,16 @@ class JobContext:
     @property
     def cancelled(self) -> bool:
         """True once this run should stop: deleted by an operator, fenced, timed out, or its pod is ending."""
-        return self._cancelled.is_set()
+        return self._cancelled
 
     def cancel(self) -> None:
         """Ask the run to stop. A handler that doesn't look at `cancelled` goes on."""
-        self._cancelled.set()
+        self._cancelled = True
+
+    @cached_property
+    def log(self) -> LoggerAdapter[Logger]:
+        """A logger whose lines carry the job's id, route, handler, attempt and correlation ID."""
+        return LoggerAdapter(getLogger("jobbridge.handler"), log_fields(self._job))
 
     def progress(self, done: int, of: int) -> None:
         """Say how far the run is; shown by `jobbridge jobs show`, as of the pod's last heartbeat."""

@@ -6,6 +6,7 @@ Does not promise anything about time or storage: this file is pure.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from enum import StrEnum
 from hashlib import blake2b
@@ -65,6 +66,11 @@ def preview(raw: bytes) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def headers_json(texts: Mapping[str, str]) -> str:
+    """Headers as they are stored: a JSON object in ASCII, which every database takes, NUL and surrogates included."""
+    return json.dumps(dict(texts)) if texts else "{}"
 
 
 class NewJob(NamedTuple):

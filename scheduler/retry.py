@@ -95,6 +95,6 @@ class Policies:
         return policy
 
     @property
-    def shortest_failed_retention(self) -> float:
-        """Seconds that a job is kept which a rescue failed: the rescuer may not know its handler."""
-        return self._base.failed_retention
+    def default(self) -> Policy:
+        """What holds for a job of which nothing more is known."""
+        return self._base

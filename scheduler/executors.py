@@ -1,0 +1,192 @@
+"""Who runs handlers: plain threads, and one event loop for `async def`.
+
+Promises: a slot is always freed, whatever a handler raises (SystemExit, RecursionError and MemoryError included); a
+run past its timeout is ended: a coroutine is cancelled, a thread is written off and replaced.
+Does not promise to stop a thread: Python can't. When half of the workers are written off, `exhausted` is set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+import time
+from collections.abc import Callable
+from queue import SimpleQueue
+
+from scheduler.inflight import UNPARSED, InFlight, Phase, Run
+
+Ended = Callable[[Run, BaseException | None], None]
+"""Told of each run that ended while it was still ours to end."""
+
+
+class HandlerTimeout(Exception):
+    """A run took longer than its timeout."""
+
+
+def _work(run: Run) -> object:
+    body = run.body
+    run.body = UNPARSED
+    if body is UNPARSED:
+        body = run.handler.parse(run.job.body)
+    return run.handler.call(body, run.context)
+
+
+class Executors:
+    """Threads and an event loop.
+
+    :param may_start: asked last thing before a handler is called; False: the run is put aside by whoever answers.
+    """
+
+    def __init__(
+        self,
+        inflight: InFlight,
+        may_start: Callable[[Run], bool],
+        ended: Ended,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.exhausted = threading.Event()
+        self._inflight = inflight
+        self._may_start = may_start
+        self._ended = ended
+        self._monotonic = monotonic
+        self._queue: SimpleQueue[Run | None] = SimpleQueue()
+        self._written_off = 0
+        self._timed: dict[bytes, Run] = {}
+        self._timed_lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._slots: asyncio.Semaphore | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Start the worker threads. The event loop is started by the first coroutine."""
+        for number in range(self._inflight.workers):
+            self._start_thread(number)
+
+    def _start_thread(self, number: int) -> None:
+        threading.Thread(target=self._work_forever, name=f"worker-{number}", daemon=True).start()
+
+    def stop(self) -> None:
+        """Let the idle threads and the event loop end."""
+        for _ in range(self._inflight.workers):
+            self._queue.put(None)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def submit(self, run: Run) -> None:
+        """Run it as soon as a worker is free."""
+        if run.handler.is_async:
+            loop = self._event_loop()
+            loop.call_soon_threadsafe(self._spawn, run)
+        else:
+            self._queue.put(run)
+
+    def run_one(self) -> bool:
+        """Run the next waiting job on the caller's thread; False: there is none. For a test that owns all threads."""
+        if self._queue.empty():
+            return False
+        run = self._queue.get()
+        if run is not None:
+            self._execute(run)
+        return True
+
+    def expire(self) -> float | None:
+        """End the threads' runs that are past their timeout; seconds until the next may be, None: none has one."""
+        now = self._monotonic()
+        with self._timed_lock:
+            timed = list(self._timed.values())
+        left: float | None = None
+        for run in timed:
+            deadline = run.deadline
+            if deadline is None:
+                continue
+            if deadline > now:
+                left = deadline - now if left is None else min(left, deadline - now)
+            elif self._inflight.move(run, Phase.ENDED, only_from=Phase.RUNNING):
+                self._write_off(run)
+        return left
+
+    def _write_off(self, run: Run) -> None:
+        run.cancel()
+        with self._timed_lock:
+            self._timed.pop(run.key, None)
+            self._written_off += 1
+            lost = self._written_off
+        self._ended(run, HandlerTimeout(f"ran longer than its timeout of {run.policy.timeout:g} s"))
+        if lost * 2 >= self._inflight.workers:
+            self.exhausted.set()
+        else:
+            self._start_thread(lost)
+
+    def _work_forever(self) -> None:
+        while True:
+            run = self._queue.get()
+            if run is None or not self._execute(run):
+                return
+
+    def _execute(self, run: Run) -> bool:
+        """Whether this thread goes on: not after its run was written off, since another has taken its place."""
+        if not self._may_start(run) or not self._begin(run):
+            return True
+        error: BaseException | None = None
+        try:
+            result = _work(run)
+            if inspect.iscoroutine(result):
+                result.close()
+                raise TypeError(f"{run.handler.name} returned a coroutine: declare it with async def")
+        except BaseException as raised:
+            error = raised
+        with self._timed_lock:
+            self._timed.pop(run.key, None)
+        if not self._inflight.move(run, Phase.ENDED, only_from=Phase.RUNNING):
+            with self._timed_lock:
+                self._written_off -= 1
+            return False
+        self._ended(run, error)
+        return True
+
+    def _begin(self, run: Run) -> bool:
+        if not self._inflight.move(run, Phase.RUNNING, only_from=Phase.WAITING):
+            return False  # handed back, or found gone, while it waited
+        run.started = self._monotonic()
+        timeout = run.policy.timeout
+        if timeout is not None and not run.handler.is_async:
+            run.deadline = run.started + timeout
+            with self._timed_lock:
+                self._timed[run.key] = run
+        return True
+
+    def _event_loop(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            loop = asyncio.new_event_loop()
+            self._slots = asyncio.Semaphore(self._inflight.workers)
+            threading.Thread(target=loop.run_forever, name="event-loop", daemon=True).start()
+            self._loop = loop
+        return self._loop
+
+    def _spawn(self, run: Run) -> None:
+        task = asyncio.ensure_future(self._execute_async(run))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _execute_async(self, run: Run) -> None:
+        assert self._slots is not None
+        async with self._slots:
+            if not self._may_start(run) or not self._begin(run):
+                return
+            error: BaseException | None = None
+            loop, task = asyncio.get_running_loop(), asyncio.current_task()
+            assert task is not None
+            run.cancel_hook = lambda: loop.call_soon_threadsafe(task.cancel)
+            try:
+                async with asyncio.timeout(run.policy.timeout) as bound:
+                    result = _work(run)
+                    assert inspect.isawaitable(result)
+                    await result
+            except BaseException as raised:
+                error = raised
+                if bound.expired():
+                    error = HandlerTimeout(f"ran longer than its timeout of {run.policy.timeout:g} s")
+            run.cancel_hook = None
+            if self._inflight.move(run, Phase.ENDED, only_from=Phase.RUNNING):
+                self._ended(run, error)

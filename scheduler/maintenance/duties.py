@@ -1,0 +1,53 @@
+"""The master's duties on one thread, each when it is due. Each is harmless when two masters do it at once (I13)."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from scheduler.membership import Membership
+
+
+class Duty(Protocol):
+    """One thing that the master does."""
+
+    def step(self) -> float:
+        """One round; seconds until the next."""
+
+
+class Duties:
+    """The maintenance thread's loop.
+
+    :param at_beat: the duties that also run after each heartbeat.
+    """
+
+    name = "maintenance"
+
+    def __init__(
+        self,
+        membership: Membership,
+        duties: Sequence[Duty],
+        at_beat: Sequence[Duty],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.wake = threading.Event()
+        self._membership = membership
+        self._due = {duty: 0.0 for duty in (*at_beat, *duties)}
+        self._at_beat = at_beat
+        self._round = 0
+        self._monotonic = monotonic
+
+    def step(self) -> float:
+        """Do what is due; seconds until the next is."""
+        if not self._membership.is_master or self._membership.registration() is None:
+            return self._membership.interval
+        now = self._monotonic()
+        if self._round != self._membership.rounds:
+            self._round = self._membership.rounds
+            self._due.update(dict.fromkeys(self._at_beat, now))
+        for duty, due in self._due.items():
+            if due <= now:
+                self._due[duty] = self._monotonic() + duty.step()
+        return max(0.0, min(self._due.values()) - self._monotonic())

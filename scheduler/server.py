@@ -1,0 +1,127 @@
+"""Starts and stops what runs jobs, in order; no logic of its own.
+
+A pod is a process with one Server. Its threads: heartbeat, claim, finish, maintenance, the workers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from random import Random
+
+from scheduler.handlers import HandlerRegistry
+from scheduler.inflight import Phase
+from scheduler.loops import LoopThread, Outage
+from scheduler.maintenance.duties import Duties
+from scheduler.maintenance.promote import Promote
+from scheduler.maintenance.purge import Purge
+from scheduler.maintenance.rescue import Rescue
+from scheduler.membership import Membership
+from scheduler.offers import Offers
+from scheduler.retry import Policies
+from scheduler.storage.storage import Storage
+from scheduler.worker import Claimer, Finisher, Worker
+
+FLUSH_SECONDS = 5.0
+"""How long a stop waits for results to be written once nothing runs any more."""
+
+
+class Server:
+    """One process's part of the scheduler.
+
+    :param storage: for all threads but the heartbeat's.
+    :param heartbeat_storage: the same database over connections of its own: a full pool must not stop the heartbeat.
+    :param name: shown as the server's host; empty: the host's name.
+    :param heartbeat: seconds between heartbeats.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        heartbeat_storage: Storage,
+        registry: HandlerRegistry,
+        policies: Policies,
+        *,
+        workers: int = 20,
+        heartbeat: float = 15.0,
+        name: str = "",
+        random: Random | None = None,
+    ) -> None:
+        random = random or Random(os.urandom(16))
+        self.outage = Outage()
+        self.worker = Worker(storage, registry, policies, workers, random=random)
+        self.membership = Membership(
+            heartbeat_storage,
+            interval=heartbeat,
+            status=self._status,
+            on_beat=self._on_beat,
+            on_fenced=self.worker.fence,
+            name=name,
+            random=random,
+        )
+        self.worker.membership = self.membership
+        self.offers = Offers(self.worker)
+        self.claimer = Claimer(self.worker)
+        self.finisher = Finisher(self.worker)
+        rescue = Rescue(storage, self.membership, policies.default.failed_retention)
+        self.duties = Duties(self.membership, [Promote(storage), Purge(storage)], at_beat=[rescue])
+        longest = min(heartbeat / 2, 2.0)
+
+        def thread(loop: Claimer | Finisher | Duties | Membership) -> LoopThread:
+            return LoopThread(loop, self.outage, random, longest=longest, proves_store=loop is self.membership)
+
+        self._heartbeat = thread(self.membership)
+        self._claim, self._finish = thread(self.claimer), thread(self.finisher)
+        self._maintenance = thread(self.duties)
+        self._extra_status: dict[str, object] = {}
+
+    def start(self) -> None:
+        """Start all threads; jobs run once the first heartbeat is in. The schema must be there."""
+        self.worker.executors.start()
+        for thread in self.threads():
+            thread.start()
+
+    def threads(self) -> tuple[LoopThread, ...]:
+        """The loops' threads, for health."""
+        return self._heartbeat, self._claim, self._finish, self._maintenance
+
+    def stop(self, grace: float, hurry: threading.Event) -> int:
+        """Stop claiming, let what runs end within `grace` seconds, hand the rest back, unregister (I15).
+
+        :param hurry: set: don't wait any longer.
+        :return: how many jobs were cut off.
+        """
+        worker = self.worker
+        worker.draining = True
+        worker.hand_back_waiting()
+        deadline = time.monotonic() + grace
+        while worker.inflight.in_phase(Phase.RUNNING) and time.monotonic() < deadline and not hurry.is_set():
+            hurry.wait(0.02)
+        running = worker.inflight.in_phase(Phase.RUNNING)
+        for run in running:
+            run.cancel()
+        if running:
+            time.sleep(0.2)  # for those that look at `cancelled`
+        cut_off = worker.hand_back_running()
+        flushed_by = time.monotonic() + FLUSH_SECONDS
+        while len(worker.inflight) and time.monotonic() < flushed_by:
+            time.sleep(0.01)
+        for thread in (self._claim, self._finish, self._maintenance, self._heartbeat):
+            thread.stop(timeout=1.0)
+        worker.executors.stop()
+        if self.outage.since is None:
+            self.membership.leave()
+        return cut_off
+
+    def _on_beat(self) -> None:
+        self.claimer.wake.set()
+        self.duties.wake.set()
+
+    def _status(self) -> str:
+        running = self.worker.inflight.in_phase(Phase.RUNNING)
+        progress = {str(run.job.id): list(run.context.done) for run in running if run.context.done is not None}
+        return json.dumps(
+            {"workers": self.worker.inflight.workers, "busy": len(running), "progress": progress} | self._extra_status
+        )

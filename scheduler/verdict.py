@@ -1,0 +1,63 @@
+"""What the end of a run means for its job: a pure rule."""
+
+from __future__ import annotations
+
+import traceback
+from random import Random
+
+from scheduler.handlers import JobOptions
+from scheduler.job import Job, JobState
+from scheduler.retry import Policy, Snooze
+from scheduler.storage.records import Event, Finish
+
+MAX_TRACE = 16_000
+"""Characters of a stack trace that are kept: its end, which names the error."""
+
+
+def microseconds(duration: float) -> int:
+    """Seconds as whole microseconds."""
+    return int(duration * 1_000_000)
+
+
+def one_line(error: BaseException) -> str:
+    """An error's type and the head of its text, for a log."""
+    return f"{type(error).__name__}: {error}".encode("unicode_escape").decode("ascii")[:200]
+
+
+def stack_trace(error: BaseException) -> str:
+    """An error with its trace as text; never rebuilt into an object."""
+    lines = traceback.format_exception(type(error), error, error.__traceback__, limit=-50)
+    # Every database takes it: no NUL, no lone surrogate.
+    text = "".join(lines).encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+    return text[-MAX_TRACE:]
+
+
+def succeeded(job: Job, policy: Policy) -> Finish:
+    """The handler returned."""
+    return Finish(
+        job.key, job.version, job.owner, JobState.SUCCEEDED, microseconds(policy.window), 0, not policy.keep_body
+    )
+
+
+def handed_back(job: Job) -> Finish:
+    """The run did not happen, or was cut off by its own pod: that is no failure."""
+    return Finish(job.key, job.version, job.owner, JobState.ENQUEUED, 0)
+
+
+def ended_by(error: BaseException, job: Job, policy: Policy, options: JobOptions, random: Random) -> Finish:
+    """The handler raised."""
+    if isinstance(error, Snooze):
+        return Finish(job.key, job.version, job.owner, JobState.SCHEDULED, microseconds(error.delay))
+    failures = job.attempts + 1
+    retries = policy.retries if job.retries is None else job.retries
+    again = failures <= retries and options.retries(error)
+    delay = policy.backoff.delay(failures, random) if again else policy.failed_retention
+    return Finish(
+        job.key,
+        job.version,
+        job.owner,
+        JobState.SCHEDULED if again else JobState.FAILED,
+        microseconds(delay),
+        failures=1,
+        event=Event("FAILED", stack_trace(error)),
+    )
