@@ -60,7 +60,8 @@ def publish(
 ) -> None:
     """Publish messages through SOURCE.
 
-    They go to its exchange or queue, its topic, or its local queue. BODY is the message itself, @FILE, or - for what stdin holds.
+    They go to its exchange or queue, its topic, or its local queue. BODY is the message itself, @FILE, or - for
+    what stdin holds.
     """
     configuration = configured(config)
     if source not in configuration.sources:

@@ -111,7 +111,7 @@ def _syntax(error: MarkedYAMLError, text: str, file: str) -> _Refused:
             'quote the reference: in {..} and [..] YAML needs "${X}", in quotes',
         )
     # The parser's words may repeat a token of the file, which may be a secret: only the fixed part is kept.
-    problem = str(error.problem).partition(", but found")[0]
+    problem = str(error.problem).partition(", but")[0]
     if problem.startswith("found undefined alias"):
         problem = "an alias without its anchor; a value that begins with * must be in quotes"
     return _Refused("syntax", Place(file, mark.line + 1, mark.column + 1), f"not YAML: {printable(problem)}")

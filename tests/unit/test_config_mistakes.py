@@ -1,0 +1,373 @@
+"""Each mistake is said with its place, its stable code and what to do; one hides no other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bridge.config.load import examine, load
+from bridge.config.mistakes import ConfigurationError, count_line
+
+GOOD = """\
+brokers:
+  rabbit: amqps://rabbit/
+  events: kafka://kafka:9092
+sources:
+  orders: {broker: rabbit, queue: orders}
+  payments: {broker: events, topic: payments}
+  demo: {queue: demo}
+routes:
+  - {name: orders, from: orders, handler: "shop:place"}
+  - {name: payments, from: payments, handler: "shop:place"}
+  - {name: demo, from: demo, handler: "shop:place"}
+"""
+
+
+def said(tmp_path: Path, text: str, *, import_handlers: bool = False, **environ: str) -> list[str]:
+    """What is said about a file, without the name of its folder."""
+    file = tmp_path / "bridge.yaml"
+    file.write_text(text)
+    mistakes = examine(file, import_handlers=import_handlers, environ=environ).mistakes
+    return [str(mistake).replace(f"{tmp_path}/", "") for mistake in mistakes]
+
+
+def test_a_good_file_has_no_mistakes(tmp_path: Path) -> None:
+    assert said(tmp_path, GOOD) == []
+
+
+ROUTE = "sources: {demo: {queue: demo}}\nroutes:\n  - name: demo\n    from: demo\n    handler: shop:place\n"
+
+GOLDEN = {
+    "a misspelt key": (
+        ROUTE + "    retires: 5\n",
+        'bridge.yaml:6:5: error[unknown-key] routes[0].retires: did you mean "retries"?',
+    ),
+    "a misspelt key at the top": (
+        "source: {}\n",
+        'bridge.yaml:1:1: error[unknown-key] source: did you mean "sources"?',
+    ),
+    "an unknown key": (
+        "retention: {zzz: 1d}\n",
+        "bridge.yaml:1:13: error[unknown-key] retention.zzz: known here are failed",
+    ),
+    "a key of a later version": (
+        ROUTE + "    lock: key\n",
+        'bridge.yaml:6:5: error[not-in-this-version] routes[0].lock: "lock" is not in this version',
+    ),
+    "a section of a later version": (
+        "recurring:\n  nightly: {cron: '0 3 * * *'}\n",
+        'bridge.yaml:1:1: error[not-in-this-version] recurring: "recurring" is not in this version',
+    ),
+    "a key that stands twice": (
+        "pod:\n  workers: 1\n  workers: 2\n",
+        "bridge.yaml:3:3: error[duplicate-key] pod.workers: this key stands at line 2 already",
+    ),
+    "a missing key": (
+        "sources: {demo: {queue: demo}}\nroutes:\n  - {from: demo, handler: 'shop:place'}\n",
+        "bridge.yaml:3:5: error[missing-key] routes[0].name: is required",
+    ),
+    "a number that is none": (
+        "pod: {workers: many}\n",
+        "bridge.yaml:1:16: error[wrong-type] pod.workers: should be a whole number",
+    ),
+    "a number out of range": (
+        "pod: {workers: 0}\n",
+        "bridge.yaml:1:16: error[wrong-value] pod.workers: should be greater than or equal to 1",
+    ),
+    "a word that is not one of the known": (
+        ROUTE + "    dedupe: {missing: rejct}\n",
+        "bridge.yaml:6:23: error[wrong-value] routes[0].dedupe.missing: should be 'reject', 'content' or 'allow'",
+    ),
+    "a number where text belongs": (
+        "brokers:\n  rabbit: {url: amqp://rabbit/, password: 1234}\n",
+        "bridge.yaml:2:43: error[wrong-type] brokers.rabbit.password: should be text (put a number or true in quotes)",
+    ),
+    "a duration without its unit": (
+        ROUTE + "    timeout: 30\n",
+        "bridge.yaml:6:14: error[bad-duration] routes[0].timeout: not a duration: write a number and a unit of "
+        "ms, s, m, h or d, such as 30s",
+    ),
+    "a size with a wrong unit": (
+        "sources: {demo: {queue: demo, max_message_bytes: 1MB}}\n"
+        "routes: [{name: a, from: demo, handler: 'shop:place'}]\n",
+        "bridge.yaml:1:50: error[bad-size] sources.demo.max_message_bytes: not a size: write a number and a unit of "
+        "KiB, MiB or GiB, such as 1MiB",
+    ),
+    "an unknown broker scheme": (
+        "brokers: {rabbit: 'ampq://rabbit/'}\n",
+        'bridge.yaml:1:19: error[unknown-scheme] brokers.rabbit.url: unknown scheme "ampq://": did you mean "amqp://"?',
+    ),
+    "an unknown store": (
+        "store: oracle://db/jobs\n",
+        'bridge.yaml:1:8: error[unknown-scheme] store.url: unknown scheme "oracle://": known are sqlite://, '
+        "postgresql://, postgresql+psycopg://, mysql://, mysql+pymysql://, mariadb://, mariadb+pymysql://",
+    ),
+    "a URL whose password is not percent-encoded": (
+        "store: postgresql://bob:p/ss@db/jobs\n",
+        "bridge.yaml:1:8: error[bad-url] store.url: no host, or a port that is no number: in credentials / ? # @ : "
+        "and % must be percent-encoded, or write them under username and password",
+    ),
+    "an in-memory SQLite": (
+        "store: 'sqlite:///:memory:'\n",
+        "bridge.yaml:1:8: error[bad-url] store.url: a SQLite URL names a file: sqlite:///relative.db or "
+        "sqlite:////absolute/path.db",
+    ),
+    "an unknown source": (
+        "sources: {demo: {queue: demo}}\nroutes:\n  - {name: a, from: demo, handler: 'shop:place'}\n"
+        "  - {name: b, from: dem, handler: 'shop:place'}\n",
+        'bridge.yaml:4:21: error[unknown-source] routes[1].from: no source "dem": did you mean "demo"?',
+    ),
+    "an unknown broker": (
+        GOOD.replace("broker: rabbit", "broker: rabit"),
+        'bridge.yaml:5:20: error[unknown-broker] sources.orders.broker: no broker "rabit": did you mean "rabbit"?',
+    ),
+    "two sources on one queue": (
+        GOOD.replace("demo: {queue: demo}", "demo: {broker: rabbit, queue: orders}"),
+        'bridge.yaml:7:33: error[shared-queue] sources.demo.queue: the source "orders" reads this queue already: '
+        "each would get a part of it",
+    ),
+    "two sources in one group of a topic": (
+        GOOD.replace("demo: {queue: demo}", "demo: {broker: events, topic: 'pattern:^pay'}"),
+        'bridge.yaml:7:33: error[shared-topic] sources.demo.topic: the source "payments" reads this topic in the same '
+        "group already: each would get a part of it",
+    ),
+    "two routes of one name": (
+        GOOD.replace("name: payments", "name: orders"),
+        "bridge.yaml:10:12: error[duplicate-route] routes[1].name: the route of line 9 has this name already",
+    ),
+    "a route behind one that takes all": (
+        GOOD + "  - {name: late, from: demo, when: {type: a}, handler: 'shop:place'}\n",
+        "bridge.yaml:12:5: error[unreachable-route] routes[3]: no message can reach it: routes[2] (line 11) takes all "
+        "that it would match",
+    ),
+    "a test for what the broker has not": (
+        GOOD.replace("from: demo,", "from: demo, when: {topic: a},"),
+        "bridge.yaml:11:37: error[unreachable-route] routes[2].when.topic: no message of this source has a topic: "
+        "no message can reach this route",
+    ),
+    "every-pod without an exchange": (
+        GOOD.replace("queue: orders}", "queue: orders, delivery: every-pod}"),
+        "bridge.yaml:5:53: error[every-pod-without-exchange] sources.orders.delivery: every-pod delivery needs an "
+        "exchange that the pods' queues are bound to",
+    ),
+    "every-pod on the local queue": (
+        GOOD.replace("queue: demo}", "queue: demo, delivery: every-pod}"),
+        "bridge.yaml:7:33: error[wrong-value] sources.demo.delivery: should be 'shared'",
+    ),
+    "a short heartbeat on SQLite": (
+        "store: sqlite:///jobs.db\npod: {heartbeat: 1s}\n",
+        "bridge.yaml:2:18: error[heartbeat-too-short] pod.heartbeat: on SQLite it must be at least 2s",
+    ),
+    "a dedupe key of no known form": (
+        ROUTE + "    dedupe: {key: orderid}\n",
+        "bridge.yaml:6:19: error[bad-dedupe-key] routes[0].dedupe.key: a dedupe key is correlation_id, message_id, "
+        "header:NAME, key, body:/json/pointer or content",
+    ),
+    "a bad JSON pointer": (
+        ROUTE + "    dedupe: {key: 'body:id'}\n",
+        "bridge.yaml:6:19: error[bad-dedupe-key] routes[0].dedupe.key: after body: stands a JSON pointer, such as "
+        "body:/order/id",
+    ),
+    "Kafka's key elsewhere": (
+        ROUTE + "    dedupe: {key: key}\n",
+        "bridge.yaml:6:19: error[key-without-kafka] routes[0].dedupe.key: only Kafka's records have a key: use "
+        "correlation_id, message_id, header:NAME, body:/.. or content",
+    ),
+    "a test of something unknown": (
+        ROUTE + "    when: {headers: a}\n",
+        "bridge.yaml:6:12: error[bad-when] routes[0].when.headers: when tests header:NAME, routing_key, topic, type or "
+        "content_type",
+    ),
+    "a key of another kind of source": (
+        GOOD.replace("queue: demo}", "queue: demo, exchange: shop}"),
+        "bridge.yaml:7:23: error[unknown-key] sources.demo.exchange: a key of RabbitMQ sources, which this is not",
+    ),
+    "SASL on AMQP": (
+        "brokers:\n  rabbit: {url: 'amqp://rabbit/', sasl: {username: a, password: b}}\n",
+        "bridge.yaml:2:35: error[sasl-without-kafka] brokers.rabbit.sasl: sasl is for Kafka: write username and "
+        "password",
+    ),
+    "a missing reference": (
+        "store: {url: 'postgresql://db/jobs', password: '${NOPE}'}\n",
+        "bridge.yaml:1:48: error[missing-reference] store.password: the environment has no NOPE",
+    ),
+    "a missing reference that says why": (
+        "store: {url: 'postgresql://db/jobs', password: '${NOPE:?ask the operators}'}\n",
+        "bridge.yaml:1:48: error[missing-reference] store.password: the environment has no NOPE: ask the operators",
+    ),
+    "a missing secret file": (
+        "store: {url: 'postgresql://db/jobs', password: '${file:/nowhere/at/all}'}\n",
+        "bridge.yaml:1:48: error[missing-reference] store.password: can't read the file /nowhere/at/all: "
+        "No such file or directory",
+    ),
+    "a reference of no known form": (
+        "pod: {name: '${a b}'}\n",
+        "bridge.yaml:1:13: error[bad-reference] pod.name: not a reference: write ${X}, ${X:-default}, ${X:?why} or "
+        "${file:PATH}",
+    ),
+    "a reference that is not closed": (
+        "pod: {name: '${X'}\n",
+        "bridge.yaml:1:13: error[bad-reference] pod.name: a ${ without its }; a plain dollar sign is $$",
+    ),
+    "a reference without quotes": (
+        "store:\n  {url: 'postgresql://db/jobs', username: ${X}}\n",
+        'bridge.yaml:2:43: error[unquoted-reference]: quote the reference: in {..} and [..] YAML needs "${X}", in '
+        "quotes",
+    ),
+    "no YAML": ("a: [1\n", "bridge.yaml:2:1: error[syntax]: not YAML: expected ',' or ']'"),
+    "an alias without anchor, perhaps a password": (
+        "store: {url: 'postgresql://db/jobs', password: *s3cret}\n",
+        "bridge.yaml:1:48: error[syntax]: not YAML: an alias without its anchor; a value that begins with * must be in "
+        "quotes",
+    ),
+    "a tag": (
+        "pod: {name: !!python/name:os.system x}\n",
+        "bridge.yaml:1:13: error[bad-tag] pod.name: tags have no meaning here",
+    ),
+    "a list at the top": ("- a\n", "bridge.yaml:1:1: error[wrong-type]: the file should be a mapping (key: value)"),
+    "a handler that can't be imported": (
+        ROUTE,
+        "bridge.yaml:5:14: error[bad-handler] routes[0].handler: shop:place: can't import shop: ModuleNotFoundError: "
+        "No module named 'shop'",
+    ),
+    "a handler that is not there": (
+        ROUTE.replace("shop:place", "bridge.message:place"),
+        "bridge.yaml:5:14: error[bad-handler] routes[0].handler: bridge.message:place: the module bridge.message has "
+        "no place",
+    ),
+    "a handler that wants more than a body": (
+        ROUTE.replace("shop:place", "shutil:move"),
+        "bridge.yaml:5:14: error[bad-handler] routes[0].handler: shutil:move: the parameter 'dst' has no default: a "
+        "handler takes its body by name, and a JobContext",
+    ),
+    "a handler by a name that nobody bears": (
+        ROUTE.replace("shop:place", "orders.place"),
+        "bridge.yaml:5:14: error[bad-handler] routes[0].handler: no handler is called 'orders.place': write "
+        "module:function, or list its module under handlers",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_a_mistake_is_said_with_its_place_its_code_and_what_to_do(tmp_path: Path, name: str) -> None:
+    text, expected = GOLDEN[name]
+    found = said(tmp_path, text, import_handlers="handler" in name)
+    assert [line for line in found if "warning[" not in line] == [expected]
+
+
+def test_one_mistake_hides_no_other(tmp_path: Path) -> None:
+    """Of shape, of meaning, of references and of handlers: all in one pass."""
+    text = """\
+store: {url: postgres://db, migrat: auto}
+brokers:
+  rabbit: {url: "amqps://${NOPE}@rabbit/", tls: {ca: 5}}
+sources:
+  orders: {broker: rabit, queue: orders, batch: {max: 0}}
+  a: {queue: one, otherwise: drop}
+  b: {queue: one}
+routes:
+  - retires: 5
+    from: ordres
+    handler: "nowhere:at_all"
+    retries: many
+    lock: key
+    when: {headr: x}
+  - {name: a, from: a, handler: "os:getcwd", dedupe: {key: key}}
+  - {name: a, from: a, when: {type: b}, handler: "os:getcwd"}
+pod: {heartbeat: soon, workers: 0}
+tests: []
+"""
+    codes = [
+        (line.split(":")[1], line.split("[")[1].split("]")[0]) for line in said(tmp_path, text, import_handlers=True)
+    ]
+    assert [code for code in codes if code[1] != "source-without-route"] == [
+        ("1", "unknown-scheme"),
+        ("1", "unknown-key"),
+        ("3", "missing-reference"),
+        ("3", "wrong-type"),
+        ("5", "unknown-broker"),
+        ("5", "wrong-value"),
+        ("6", "wrong-value"),
+        ("7", "shared-queue"),
+        ("9", "missing-key"),
+        ("9", "unknown-key"),
+        ("10", "unknown-source"),
+        ("11", "bad-handler"),
+        ("12", "wrong-type"),
+        ("13", "not-in-this-version"),
+        ("14", "bad-when"),
+        ("15", "key-without-kafka"),
+        ("16", "unreachable-route"),
+        ("16", "duplicate-route"),
+        ("17", "bad-duration"),
+        ("17", "wrong-value"),
+        ("18", "not-in-this-version"),
+    ]
+
+
+def test_all_mistakes_are_in_the_error_and_counted(tmp_path: Path) -> None:
+    file = tmp_path / "bridge.yaml"
+    file.write_text("pod: {worker: 1, heartbeat: 1}\nsources: {a: {queue: a}}\n")
+    with pytest.raises(ConfigurationError) as caught:
+        load(file, environ={})
+    assert [mistake.code for mistake in caught.value.mistakes] == [
+        "unknown-key",
+        "bad-duration",
+        "source-without-route",
+    ]
+    assert count_line(caught.value.mistakes) == "2 errors, 1 warning"
+    assert str(caught.value).count("\n") == 2
+
+
+def test_warnings_stop_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "bridge.yaml"
+    file.write_text(ROUTE + "    timeout: 2m\n")
+    examined = examine(file, environ={})
+    assert examined.configuration is not None
+    assert [(mistake.code, mistake.severity) for mistake in examined.mistakes] == [("timeout-over-grace", "warning")]
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "hidden"),
+    [
+        ("{}", "{type: a}", True),
+        ("{type: a}", "{type: a}", True),
+        ("{type: 'a.*'}", "{type: a.b}", True),
+        ("{type: '*'}", "{type: 'a.*'}", True),
+        ("{type: a}", "{type: a, content_type: b}", True),
+        ("{type: a, content_type: b}", "{type: a}", False),
+        ("{type: a}", "{type: b}", False),
+        ("{type: a.b}", "{type: 'a.*'}", False),
+        ("{'header:x': 1.10}", "{'header:x': 1.1}", False),
+    ],
+)
+def test_a_route_is_refused_where_no_message_can_reach_it(
+    tmp_path: Path, earlier: str, later: str, hidden: bool
+) -> None:
+    text = (
+        "sources: {a: {queue: a}}\nroutes:\n"
+        f"  - {{name: one, from: a, when: {earlier}, handler: 'shop:place'}}\n"
+        f"  - {{name: two, from: a, when: {later}, handler: 'shop:place'}}\n"
+    )
+    assert any("unreachable-route" in line for line in said(tmp_path, text)) is hidden
+
+
+def test_a_mistake_in_what_aliases_repeat_is_said_once(tmp_path: Path) -> None:
+    text = (
+        "x-common: &common {retires: 5}\nsources: {a: {queue: a}}\nroutes:\n"
+        "  - {name: a, from: a, when: {type: a}, handler: 'shop:place', <<: *common}\n"
+        "  - {name: b, from: a, when: {type: b}, handler: 'shop:place', <<: *common}\n"
+    )
+    assert said(tmp_path, text) == ['bridge.yaml:1:20: error[unknown-key] routes[0].retires: did you mean "retries"?']
+
+
+def test_no_file_is_a_mistake_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    [mistake] = examine(None, environ={}).mistakes
+    assert str(mistake) == (
+        "bridge.yaml:1:1: error[no-file]: no configuration: looked for bridge.yaml and config/bridge.yaml; "
+        "name one with -c"
+    )
+    [mistake] = examine(Path("other.yaml"), environ={}).mistakes
+    assert str(mistake) == "other.yaml:1:1: error[no-file]: can't read it: No such file or directory"
