@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import click
@@ -12,6 +14,10 @@ from bridge.cli.exits import NotFound
 from bridge.cli.options import config_option, configured, limit_option, opened, output_option
 from bridge.cli.output import print_record, print_records
 
+if TYPE_CHECKING:
+    from bridge.dead_letters import Replayed
+
+_DONE = {"DONE", "CREATED", "DUPLICATE"}
 _COLUMNS = ("id", "received_at", "source", "reason", "detail", "correlation_id", "size")
 
 
@@ -59,10 +65,10 @@ def replay(context: click.Context, config: Path | None, output: str | None, name
     """Offer dead letters again, as their source's messages. One that becomes a job, or is one already, is dropped."""
     from bridge.dead_letters import replay as replay_one
 
+    sys.path.insert(0, "")
     configuration = configured(config, import_handlers=True)
     with opened(configuration) as storage:
-        acts = _act(names, lambda key: replay_one(configuration, storage, key).name)
-    context.exit(_report(acts, output))
+        context.exit(_each(names, lambda key: _replayed(replay_one(configuration, storage, key)), output))
 
 
 @dead_letters.command()
@@ -73,8 +79,7 @@ def replay(context: click.Context, config: Path | None, output: str | None, name
 def drop(context: click.Context, config: Path | None, output: str | None, names: tuple[str, ...]) -> None:
     """Delete dead letters."""
     with opened(configured(config)) as storage:
-        acts = _act(names, lambda key: "DONE" if storage.drop_dead_letter(key) else "NOT_FOUND")
-    context.exit(_report(acts, output))
+        context.exit(_each(names, lambda key: ("DONE" if storage.drop_dead_letter(key) else "NOT_FOUND", ""), output))
 
 
 def _key(name: str) -> bytes | None:
@@ -84,15 +89,19 @@ def _key(name: str) -> bytes | None:
         return None
 
 
-def _act(names: tuple[str, ...], act: Callable[[bytes], str]) -> list[dict[str, object]]:
-    """What became of each. One that is not there does not keep the others from being done."""
-    keys = {name: _key(name) for name in names}
-    return [{"id": name, "result": "NOT_FOUND" if key is None else act(key)} for name, key in keys.items()]
+def _replayed(replayed: Replayed) -> tuple[str, str]:
+    return replayed.outcome.name, replayed.detail
 
 
-def _report(acts: list[dict[str, object]], output: str | None) -> int:
-    print_records(acts, ("id", "result"), output)
-    missing: list[Mapping[str, object]] = [act for act in acts if act["result"] == "NOT_FOUND"]
-    for act in missing:
-        click.echo(f"jobbridge: no dead letter has the id {act['id']!r}", err=True)
-    return 5 if missing else 0
+def _each(names: Sequence[str], act: Callable[[bytes], tuple[str, str]], output: str | None) -> int:
+    """Do it to each, one that is not there keeps no other from it, and print what became of them; the exit code."""
+    acts: list[dict[str, object]] = []
+    for name in names:
+        key = _key(name)
+        result, detail = ("NOT_FOUND", "") if key is None else act(key)
+        acts.append({"id": name, "result": result, "detail": detail})
+        if result == "NOT_FOUND":
+            click.echo(f"jobbridge: no dead letter has the id {name!r}", err=True)
+    print_records(acts, ("id", "result", "detail"), output)
+    results = {act["result"] for act in acts}
+    return 5 if "NOT_FOUND" in results else 0 if results <= _DONE else 1

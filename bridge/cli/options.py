@@ -76,15 +76,14 @@ def opened(configuration: Configuration, *, may_migrate: bool = False) -> Iterat
 
     :param may_migrate: bring the schema up to date where `store.migrate` allows it.
     """
-    from scheduler.storage import SchemaOutdated, StoreUnavailable, open_storage
+    from bridge.assembly import store
+    from scheduler.storage import SchemaOutdated, StoreUnavailable
 
-    store = configuration.store
-    password = store.password.get_secret_value() if store.password is not None else None
     with reaching_store():
-        storage = open_storage(store.url, username=store.username, password=password)
+        storage = store(configuration, pool_size=1)
         try:
             try:
-                if may_migrate and store.migrate == "auto":
+                if may_migrate and configuration.store.migrate == "auto":
                     storage.migrate()
                 else:
                     storage.check_schema()

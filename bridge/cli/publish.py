@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Iterator
@@ -11,12 +12,15 @@ from typing import TYPE_CHECKING
 import click
 
 from bridge.cli.exits import Failed, NotFound, Unreachable
-from bridge.cli.options import config_option, configured, output_option
+from bridge.cli.options import config_option, configured, opened, output_option
 from bridge.cli.output import print_record
 
 if TYPE_CHECKING:
     from bridge.config.model import Configuration
-    from bridge.publish import Outgoing
+    from bridge.message import Message
+
+_LOCAL_CHUNK = 200
+"""Messages in one statement."""
 
 Headers = tuple[tuple[str, bytes], ...]
 
@@ -67,18 +71,22 @@ def publish(
     if source not in configuration.sources:
         raise NotFound(f"no source {source!r} is configured: known are {', '.join(configuration.sources) or 'none'}")
     bodies = _bodies(_content(body), ndjson=ndjson)
-    from bridge.publish import BrokerUnreachable, Outgoing, PublishError
+    from bridge.message import Message
 
     messages = [
-        Outgoing(one, _octets(correlation_id), headers, kind, content_type, _octets(message_id)) for one in bodies
+        Message(
+            one,
+            headers,
+            correlation=_octets(correlation_id),
+            message_id=_octets(message_id),
+            routing_key=routing_key,
+            type=kind,
+            content_type=content_type,
+        )
+        for one in bodies
     ]
-    endless = (message for _ in range(repeat) for message in messages)
-    try:
-        count = _send(configuration, source, endless, key=_octets(key), routing_key=routing_key)
-    except PublishError as error:
-        confirmed = f" ({error.confirmed} messages were confirmed before)" if error.confirmed else ""
-        failure = Unreachable if isinstance(error, BrokerUnreachable) else Failed
-        raise failure(f"{error}{confirmed}") from None
+    repeated = (message for _ in range(repeat) for message in messages)
+    count = _send(configuration, source, repeated, key=_octets(key), routing_key=routing_key)
     if output in ("json", "ndjson"):
         print_record({"source": source, "published": count}, output)
     else:
@@ -111,23 +119,44 @@ def _bodies(content: bytes, *, ndjson: bool) -> list[bytes]:
 def _send(
     configuration: Configuration,
     name: str,
-    messages: Iterator[Outgoing],
+    messages: Iterator[Message],
     *,
     key: bytes | None,
     routing_key: str | None,
 ) -> int:
     """Publish through the source's broker; how many were confirmed."""
-    from bridge.config.model import AmqpSourceSection, KafkaSourceSection
-    from bridge.publish import publish_amqp, publish_kafka
+    from bridge.config.model import KafkaSourceSection, LocalSourceSection
 
     source = configuration.sources[name]
-    broker = configuration.brokers[source.broker] if source.broker is not None else None
     if key is not None and not isinstance(source, KafkaSourceSection):
         raise click.UsageError("--key is for a Kafka source")
     if routing_key is not None and isinstance(source, KafkaSourceSection):
         raise click.UsageError("--routing-key is for an AMQP or a local source")
-    if broker is not None and isinstance(source, AmqpSourceSection):
-        return publish_amqp(broker, source, messages, routing_key=routing_key)
-    if broker is not None and isinstance(source, KafkaSourceSection):
-        return publish_kafka(broker, source, messages, key=key)
-    raise NotImplementedError
+    if isinstance(source, LocalSourceSection):
+        return _send_locally(configuration, source.queue, messages)
+    # The brokers' clients are loaded only where one is used.
+    from bridge.publish import BrokerUnreachable, Outgoing, PublishError, publish_amqp, publish_kafka
+
+    broker = configuration.brokers[source.broker]
+    outgoing = (
+        Outgoing(one.body, one.correlation, one.headers, one.type, one.content_type, one.message_id) for one in messages
+    )
+    try:
+        if isinstance(source, KafkaSourceSection):
+            return publish_kafka(broker, source, outgoing, key=key)
+        return publish_amqp(broker, source, outgoing, routing_key=routing_key)
+    except PublishError as error:
+        confirmed = f" ({error.confirmed} messages were confirmed before)" if error.confirmed else ""
+        failure = Unreachable if isinstance(error, BrokerUnreachable) else Failed
+        raise failure(f"{error}{confirmed}") from None
+
+
+def _send_locally(configuration: Configuration, queue: str, messages: Iterator[Message]) -> int:
+    from bridge.dead_letters import envelope
+
+    count = 0
+    with opened(configuration, may_migrate=True) as storage:
+        while chunk := list(itertools.islice(messages, _LOCAL_CHUNK)):
+            storage.publish(queue, [(envelope(message), message.body) for message in chunk])
+            count += len(chunk)
+    return count

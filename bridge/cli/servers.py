@@ -47,16 +47,12 @@ def status(config: Path | None, output: str | None) -> None:
 @config_option
 @output_option
 def servers(config: Path | None, output: str | None) -> None:
-    """List the registered servers, the longest running first."""
+    """List the live servers, the longest running first."""
     with opened(configured(config)) as storage:
         print_records(_servers(storage), _COLUMNS, output)
 
 
 def _servers(storage: Storage) -> Sequence[dict[str, object]]:
-    rows = storage.servers()
-    # As the servers themselves judge it: alive is who beat within four of its own intervals.
-    alive = [row.number for row in rows if row.age_us <= 4 * row.interval_us]
-    master = min(alive, default=None)
     return [
         {
             "id": UUID(bytes=row.id),
@@ -65,7 +61,7 @@ def _servers(storage: Storage) -> Sequence[dict[str, object]]:
             "pid": row.pid,
             "started_at": row.started_at,
             "last_heartbeat": row.last_heartbeat,
-            "master": row.number == master,
+            "master": is_master,
         }
-        for row in rows
+        for row, is_master in storage.live_servers()
     ]

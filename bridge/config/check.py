@@ -206,7 +206,7 @@ def _handlers(draft: Draft) -> dict[int, Handler]:
             _bad_handler(draft, ("handlers", index), error)
         else:
             found.extend(handlers)
-    registry = HandlerRegistry(found)
+    listed = HandlerRegistry(found)
     of_routes: dict[int, Handler] = {}
     for index in draft.routes:
         path: Path = ("routes", index, "handler")
@@ -214,7 +214,9 @@ def _handlers(draft: Draft) -> dict[int, Handler]:
         if not named:
             continue
         try:
-            of_routes[index] = registry.find(named)
+            handler = listed.find(named)
+            HandlerRegistry([*listed.values(), *of_routes.values(), handler])
+            of_routes[index] = handler
         except (HandlerError, SystemExit) as error:
             _bad_handler(draft, path, error)
     return of_routes
