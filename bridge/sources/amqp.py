@@ -2,8 +2,9 @@
 
 Promises: what `source.py` promises. The I/O thread lives in `run`, one `AmqpSession` after another; the ingest
 thread takes all that has arrived when it becomes free, so that batches grow with the load. A connection that is
-lost twice with no ack between fetches one message at a time until one got through: if a message is what breaks
-it, a quorum queue counts the deliveries against that one and not against the hundreds around it.
+lost twice with no ack between fetches one message at a time until as many as the prefetch got through: if a
+message is what breaks it, a quorum queue counts the deliveries against that one and not against the hundreds that
+are fetched with it.
 Does not promise bounds on a single message: a body over `max_message_bytes` is handed over whole, and memory is
 bounded by `prefetch`.
 """
@@ -62,6 +63,7 @@ class AmqpSource(Source):
         self._detail = "not connected yet"
         self._failures = 0
         self._losses = 0
+        self._isolated = False
         self._closing = threading.Event()
 
     def run(self) -> None:
@@ -129,7 +131,7 @@ class AmqpSource(Source):
                 plan(self._section, self._pod_name),
                 self._queue,
                 self._section.prefetch,
-                isolated=self._losses >= ISOLATE_AFTER,
+                isolated=self._isolated,
                 paused=self._paused is not None,
                 room=self._room,
                 on_attached=self._on_attached,
@@ -148,8 +150,8 @@ class AmqpSource(Source):
         with self._room:
             self._session = None
             self._failures += 1
-            self._losses = 0 if session.acks else self._losses
-            self._losses += session.consumed
+            self._losses = (0 if session.acks else self._losses) + session.consumed
+            self._isolated = session.isolated or self._losses >= ISOLATE_AFTER
             new = (self._attached, self._detail) != (False, detail)
             self._attached, self._detail = False, detail
             tries = max(self._failures, self._losses)

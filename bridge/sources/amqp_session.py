@@ -23,6 +23,12 @@ LOG = logging.getLogger("jobbridge.source")
 CLOSE_PATIENCE = 2.0
 """Seconds that a closing broker may take to answer before its socket is dropped."""
 
+ATTACH_PATIENCE = 30.0
+"""Seconds from open connection to consuming. A quorum queue without a leader answers nothing, for ever, and
+heartbeats go on."""
+ISOLATION = 10.0
+"""Seconds of fetching one by one, at most, without a loss: what breaks connections is not there, or not a message."""
+
 Delivery = tuple[pika.spec.Basic.Deliver, pika.BasicProperties, bytes]
 
 
@@ -77,7 +83,10 @@ class AmqpSession:
         self._plan = plan
         self._queue = queue
         self._prefetch = prefetch
-        self._isolated = isolated
+        self.isolated = isolated
+        """One message at a time."""
+        self._alone = 0
+        """Messages that got through so."""
         self._paused = paused
         self._room = room
         self._on_attached = on_attached
@@ -144,9 +153,9 @@ class AmqpSession:
             for tag in tags:
                 channel.basic_ack(tag, multiple=multiple)
             self.acks += 1
-            if self._isolated:
-                self._isolated = False
-                self._regulate()
+            self._alone += last - first + 1
+            if self.isolated and self._alone >= self._prefetch:
+                self._leave_isolation()
         with self._room:
             self.pending -= 1
 
@@ -182,7 +191,13 @@ class AmqpSession:
                 LOG.exception("the connection could not be dropped")
 
     def _on_open(self, connection: SelectConnection) -> None:
+        self._ioloop.call_later(ATTACH_PATIENCE, self._expect_attached)
         carry_out(connection, self._plan, lambda: connection.channel(on_open_callback=self._on_channel), self._fail)
+
+    def _expect_attached(self) -> None:
+        ready = self._channel is not None and self._paused
+        if not (self.consumed or ready):
+            self._fail(LostSession(f"the broker did not let us consume from {self._queue!r} in {ATTACH_PATIENCE:g} s"))
 
     # Consuming.
 
@@ -206,7 +221,7 @@ class AmqpSession:
         channel = self._channel
         if self._changing or channel is None or not channel.is_open:
             return
-        wanted = 0 if self._paused else 1 if self._isolated else self._prefetch
+        wanted = 0 if self._paused else 1 if self.isolated else self._prefetch
         if self._consuming == wanted:
             return
         self._changing = True
@@ -223,6 +238,12 @@ class AmqpSession:
     def _on_consuming(self, prefetch: int, _frame: object) -> None:
         self._consuming, self._changing, self.consumed = prefetch, False, True
         self._on_attached(self)
+        if self.isolated:
+            self._ioloop.call_later(ISOLATION, self._leave_isolation)
+        self._regulate()
+
+    def _leave_isolation(self) -> None:
+        self.isolated = False
         self._regulate()
 
     def _on_consumer_gone(self, _frame: object) -> None:

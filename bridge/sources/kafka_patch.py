@@ -4,17 +4,20 @@ Promises: a record that kafka-python cannot unpack makes `poll` raise `Undecodab
 seeks past the record. Unpatched, the poll after the error spins at full load and never returns, and a pause in
 between hides the error altogether (`tests/unit/test_client_patches.py`). Its loggers, which repeat a lost broker
 six times a second, are silent: a source tells its own state, once for each change. A client that cannot be built
-leaves no thread and no socket behind.
+leaves no thread behind, a failed connect no socket.
 """
 
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from kafka.consumer.fetcher import Fetcher
 from kafka.net.compat import KafkaNetClient
+from kafka.net.inet import KafkaNetSocket
+from kafka.net.selector import NetworkSelector
 from kafka.structs import TopicPartition
 
 Client = TypeVar("Client")
@@ -62,5 +65,26 @@ def build(kind: Callable[..., Client], settings: Mapping[str, object]) -> Client
         raise
 
 
+_sock_connect = KafkaNetSocket.sock_connect
+
+
+async def closing_sock_connect(
+    factory: KafkaNetSocket,
+    net: NetworkSelector,
+    sock: socket.socket,
+    address: tuple[object, ...],
+    timeout_at: float | None = None,
+) -> socket.socket:
+    """kafka-python's, which leaves the sockets of failed connects to the garbage collector: at a try every two
+    seconds, descriptors pile up while the broker is away."""
+    try:
+        connected: socket.socket = await _sock_connect(factory, net, sock, address, timeout_at=timeout_at)
+    except BaseException:
+        sock.close()
+        raise
+    return connected
+
+
 Fetcher.PartitionRecords.take = sticky_take
+KafkaNetSocket.sock_connect = closing_sock_connect
 logging.getLogger("kafka").setLevel(logging.CRITICAL)

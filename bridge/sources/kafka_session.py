@@ -53,12 +53,15 @@ class Listener:
     """kafka-python calls this on its own I/O thread, while ours is inside `poll` or `close`: it may neither wait
     nor raise, or the whole group never rebalances."""
 
-    def __init__(self, progress: Progress, consumer: KafkaConsumer) -> None:
+    def __init__(self, progress: Progress, consumer: KafkaConsumer, paused: Callable[[], bool]) -> None:
         self._progress = progress
         self._consumer = consumer
+        self._paused = paused
 
     def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:
         self._progress.assigned(assigned)
+        if self._paused():
+            self._consumer.pause(*assigned)  # or this very poll brings their records
 
     def on_partitions_revoked(self, revoked: list[TopicPartition]) -> None:
         offsets = self._progress.forget(revoked)
@@ -143,7 +146,7 @@ class KafkaSession:
             self.progress.assigned(self._partitions)
             consumer.assign(self._partitions)
             return
-        pattern, listener = pattern_of(self._section), Listener(self.progress, consumer)
+        pattern, listener = pattern_of(self._section), Listener(self.progress, consumer, lambda: self.paused)
         if pattern is None:
             consumer.subscribe(topics=list(topics), listener=listener)
         else:
