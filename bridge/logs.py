@@ -16,6 +16,7 @@ from typing import TextIO
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
+TALKATIVE = ("alembic", "uvicorn")
 OURS = ("bridge", "scheduler", "jobbridge")
 """The loggers whose level `-v` and `-q` set; other libraries and handlers log from INFO on."""
 
@@ -35,6 +36,8 @@ def configure(log_format: str | None = None, *, verbosity: int = 0, stream: Text
     handler.setFormatter(TextFormatter() if text else JsonLines())
     level = {1: logging.DEBUG, 0: logging.INFO, -1: logging.WARNING, -2: logging.ERROR}[max(-2, min(1, verbosity))]
     logging.basicConfig(handlers=[handler], level=max(level, logging.INFO), force=True)
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)
     for name in OURS:
         logging.getLogger(name).setLevel(level)
 

@@ -71,9 +71,10 @@ class LoopThread:
     :param longest: seconds that a backoff may last.
     """
 
-    def __init__(self, loop: Loop, outage: Outage, random: Random, *, longest: float, proves_store: bool) -> None:
+    def __init__(
+        self, loop: Loop, outage: Outage, random: Random, *, longest: float, proves_store: bool = False
+    ) -> None:
         self.name = loop.name
-        self.ticked = time.monotonic()
         self._loop = loop
         self._outage = outage
         self._random = random
@@ -85,6 +86,10 @@ class LoopThread:
     def start(self) -> None:
         """Begin."""
         self._thread.start()
+
+    def is_alive(self) -> bool:
+        """Whether its thread still runs."""
+        return self._thread.is_alive()
 
     def stop(self, timeout: float = 5.0) -> None:
         """End after the current round; waits `timeout` seconds at most."""
@@ -108,7 +113,6 @@ class LoopThread:
                 log.exception("the %s loop failed and goes on", self.name)
                 failures += 1
                 delay = min(self._longest, 1.0)
-            self.ticked = time.monotonic()
             if delay > 0:
                 if failures:
                     time.sleep(delay)  # a backoff is not cut short by those who wake the loop

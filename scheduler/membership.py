@@ -98,6 +98,8 @@ class Membership:
         """The servers that this process holds for dead."""
         self.registered = threading.Event()
         self.rounds = 0
+        self.on_registered: Callable[[Registration], object] = lambda _: None
+        """Called with each new registration, before it is used."""
         self._storage = storage
         self._status = status
         self._on_beat = on_beat
@@ -158,10 +160,12 @@ class Membership:
             interval_us=int(self.interval * 1e6),
             status=self._status(),
         )
-        self._registration = Registration(self._next_id, number)
+        registration = Registration(self._next_id, number)
+        self.on_registered(registration)
+        self._registration = registration
         self._next_id = self._random.randbytes(16)
         log.info("registered as server %d", number)
-        return self._registration
+        return registration
 
     def leave(self) -> None:
         """Unregister: this process holds no job any more, and says so."""

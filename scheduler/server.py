@@ -9,6 +9,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Callable
 from random import Random
 
 from scheduler.handlers import HandlerRegistry
@@ -35,6 +36,7 @@ class Server:
     :param heartbeat_storage: the same database over connections of its own: a full pool must not stop the heartbeat.
     :param name: shown as the server's host; empty: the host's name.
     :param heartbeat: seconds between heartbeats.
+    :param more_status: added to what the servers table shows of this process.
     """
 
     def __init__(
@@ -48,9 +50,11 @@ class Server:
         heartbeat: float = 15.0,
         name: str = "",
         random: Random | None = None,
+        more_status: Callable[[], dict[str, object]] = dict,
     ) -> None:
         random = random or Random(os.urandom(16))
         self.outage = Outage()
+        self._more_status = more_status
         self.worker = Worker(storage, registry, policies, workers, random=random)
         self.membership = Membership(
             heartbeat_storage,
@@ -75,7 +79,6 @@ class Server:
         self._heartbeat = thread(self.membership)
         self._claim, self._finish = thread(self.claimer), thread(self.finisher)
         self._maintenance = thread(self.duties)
-        self._extra_status: dict[str, object] = {}
 
     def start(self) -> None:
         """Start all threads; jobs run once the first heartbeat is in. The schema must be there."""
@@ -123,5 +126,5 @@ class Server:
         running = self.worker.inflight.in_phase(Phase.RUNNING)
         progress = {str(run.job.id): list(run.context.done) for run in running if run.context.done is not None}
         return json.dumps(
-            {"workers": self.worker.inflight.workers, "busy": len(running), "progress": progress} | self._extra_status
+            {"workers": self.worker.inflight.workers, "busy": len(running), "progress": progress} | self._more_status()
         )

@@ -63,12 +63,14 @@ def show(config: Path | None, output: str | None, name: str) -> None:
 @click.pass_context
 def replay(context: click.Context, config: Path | None, output: str | None, names: tuple[str, ...]) -> None:
     """Offer dead letters again, as their source's messages. One that becomes a job, or is one already, is dropped."""
+    from bridge.assembly import assemble, decoders
     from bridge.dead_letters import replay as replay_one
 
     sys.path.insert(0, "")
     configuration = configured(config, import_handlers=True)
+    of_source = decoders(configuration, assemble(configuration).rules)
     with opened(configuration) as storage:
-        context.exit(_each(names, lambda key: _replayed(replay_one(configuration, storage, key)), output))
+        context.exit(_each(names, lambda key: _replayed(replay_one(of_source, storage, key)), output))
 
 
 @dead_letters.command()

@@ -32,3 +32,7 @@ for _verb in (run, check, publish, status, servers, jobs, dead_letters, migrate,
 def main() -> None:
     """What the console script calls."""
     cli()
+
+
+if __name__ == "__main__":
+    main()

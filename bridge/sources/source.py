@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from bridge.message import Message
@@ -23,8 +22,7 @@ class Batch(NamedTuple):
     receipt: object
 
 
-@dataclass(frozen=True, slots=True)
-class SourceStatus:
+class SourceStatus(NamedTuple):
     """What health and `status` say about a source."""
 
     attached: bool

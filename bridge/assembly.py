@@ -1,0 +1,98 @@
+"""From a configuration to what runs: handlers, rules, policies, decoders, sources, stores. No thread is started."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from bridge.config.model import AmqpSourceSection, Backoff, Configuration, KafkaSourceSection
+from bridge.decode import Decoder
+from bridge.routing import Rule, rule
+from bridge.sources.local import LocalSource
+from bridge.sources.source import Source
+from scheduler import retry
+from scheduler.handlers import HandlerRegistry, collect
+from scheduler.retry import Policies, PolicyOverride
+from scheduler.storage import Storage, open_storage
+
+
+class Assembled(NamedTuple):
+    """What a configuration means."""
+
+    registry: HandlerRegistry
+    policies: Policies
+    rules: Mapping[str, Sequence[Rule]]
+    """By source, in the order of the routes."""
+
+
+def assemble(configuration: Configuration) -> Assembled:
+    """Import the handlers and bind the routes to them.
+
+    :raises HandlerError: for a handler that can't be used.
+    """
+    listed = HandlerRegistry(collect(configuration.handlers))
+    rules: dict[str, list[Rule]] = {name: [] for name in configuration.sources}
+    for route in configuration.routes:
+        rules[route.source].append(rule(route, listed.find(route.handler)))
+    handlers = [*listed.values(), *(one.handler for of_source in rules.values() for one in of_source)]
+    registry = HandlerRegistry(handlers)
+    defaults = configuration.defaults
+    policies = Policies(
+        PolicyOverride(
+            retries=defaults.retries,
+            timeout=defaults.timeout,
+            backoff=_backoff(defaults.backoff),
+            failed_retention=configuration.retention.failed,
+        ),
+        {name: handler.options.policy for name, handler in registry.items()},
+        {
+            route.name: PolicyOverride(
+                retries=route.retries,
+                timeout=route.timeout,
+                backoff=_backoff(route.backoff),
+                window=route.dedupe.window,
+                keep_body=route.keep_body,
+            )
+            for route in configuration.routes
+        },
+    )
+    return Assembled(registry, policies, rules)
+
+
+def _backoff(given: Backoff | None) -> retry.Backoff | None:
+    return None if given is None else retry.Backoff(given.base, given.factor, given.max)
+
+
+def decoders(configuration: Configuration, rules: Mapping[str, Sequence[Rule]]) -> dict[str, Decoder]:
+    """One decoder for each source."""
+    return {
+        name: Decoder(name, rules[name], otherwise=section.otherwise, max_message_bytes=section.max_message_bytes)
+        for name, section in configuration.sources.items()
+    }
+
+
+def store(configuration: Configuration, *, pool_size: int = 10) -> Storage:
+    """The configured store; not connected yet."""
+    given = configuration.store
+    password = None if given.password is None else given.password.get_secret_value()
+    return open_storage(given.url, username=given.username, password=password, pool_size=pool_size)
+
+
+def sources(configuration: Configuration, storage: Storage) -> list[Source]:
+    """The configured sources; not connected yet."""
+    return [_source(configuration, name, storage) for name in configuration.sources]
+
+
+def _source(configuration: Configuration, name: str, storage: Storage) -> Source:
+    # A pod without Kafka loads no Kafka client.
+    section = configuration.sources[name]
+    pod_name = configuration.pod.name
+    if isinstance(section, AmqpSourceSection):
+        from bridge.sources.amqp import AmqpSource
+
+        return AmqpSource(name, configuration.brokers[section.broker], section, pod_name=pod_name)
+    if isinstance(section, KafkaSourceSection):
+        from bridge.sources.kafka import KafkaSource
+
+        return KafkaSource(name, configuration.brokers[section.broker], section, pod_name=pod_name)
+    return LocalSource(name, section, storage)

@@ -1,0 +1,127 @@
+"""Messages that can't become jobs: kept whole in the store, listed, and replayed when their cause is mended."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from enum import Enum, auto
+from hashlib import blake2b
+from logging import getLogger
+from typing import NamedTuple
+
+from bridge.decode import Decoder, Rejection, Request
+from bridge.message import Message
+from scheduler.job import digest, preview
+from scheduler.storage import Storage
+from scheduler.storage.records import DeadLetter, Outcome
+
+log = getLogger("jobbridge.dead_letters")
+
+MAX_BODY = 4 * 1024**2
+"""Bytes of a body that are kept whole; of a longer one the head, the digest and the length are."""
+HEAD = 64 * 1024
+
+
+def _shown(text: str) -> str:
+    """Text that every database takes."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")[:2000]
+
+
+def _reversible(raw: bytes | None) -> str | None:
+    return None if raw is None else raw.decode("utf-8", "surrogateescape")
+
+
+def _bytes(text: object) -> bytes | None:
+    return text.encode("utf-8", "surrogateescape") if isinstance(text, str) else None
+
+
+def envelope(message: Message) -> str:
+    """All of a message but its body, as ASCII JSON; bytes that are not UTF-8 as lone surrogates, reversibly."""
+    fields = message._asdict()
+    del fields["body"], fields["size"]
+    fields["headers"] = [[name, _reversible(value)] for name, value in message.headers]
+    for name in ("correlation", "message_id", "key"):
+        fields[name] = _reversible(fields[name])
+    return json.dumps({name: value for name, value in fields.items() if value})
+
+
+def message_of(stored: str, body: bytes) -> Message:
+    """The message that `envelope` was made of."""
+    fields = json.loads(stored)
+    headers = tuple((str(name), _bytes(value) or b"") for name, value in fields.pop("headers", ()))
+    correlation, message_id, key = (_bytes(fields.pop(name, None)) for name in ("correlation", "message_id", "key"))
+    return Message(body, headers, correlation, message_id, key, **fields)
+
+
+def dead_letter(source: str, message: Message, reason: str, detail: str, *, keep: int = MAX_BODY) -> DeadLetter:
+    """Make a dead letter. Its id is the same for the same message, on whichever pod and however often it came.
+
+    :param keep: bytes of the body up to which it is kept whole.
+    """
+    body = message.body
+    stored = envelope(message)
+    if len(body) > keep:
+        log.error("a dead letter of source %s has %d bytes: only its head is kept", source, len(body))
+        body = body[: min(HEAD, keep)]
+    identity = (
+        (message.coordinates.encode(),)
+        if message.coordinates
+        else (message.correlation or b"", stored.encode(), message.body, reason.encode())
+    )
+    return DeadLetter(
+        id=digest(source.encode(), *identity),
+        source=source,
+        reason=reason,
+        detail=_shown(detail),
+        correlation_id=preview((message.correlation or b"")[:255]),
+        coordinates=_shown(message.coordinates)[:500],
+        envelope=stored,
+        digest=blake2b(message.body, digest_size=16).digest(),
+        size=len(message.body) if message.size is None else message.size,
+        body=body,
+    )
+
+
+class Replay(Enum):
+    """What became of a replayed dead letter."""
+
+    CREATED = auto()
+    DUPLICATE = auto()
+    """Its job stands already."""
+    STILL_REJECTED = auto()
+    """It stays a dead letter."""
+    NOT_FOUND = auto()
+
+
+class Replayed(NamedTuple):
+    """The answer to `replay`; a dead letter whose job was created, or stood, is gone."""
+
+    outcome: Replay
+    detail: str = ""
+
+
+def replay(decoders: Mapping[str, Decoder], storage: Storage, key: bytes) -> Replayed:
+    """Offer a dead letter again, as its source's message, to the routes as they are now."""
+    letter = storage.dead_letter(key)
+    if letter is None:
+        return Replayed(Replay.NOT_FOUND)
+    decoder = decoders.get(str(letter["source"]))
+    if decoder is None:
+        return Replayed(Replay.STILL_REJECTED, f"no source {letter['source']!r} is configured any more")
+    body = letter["body"]
+    assert isinstance(body, bytes)
+    if letter["size"] != len(body):
+        return Replayed(Replay.STILL_REJECTED, "only the head of its body was kept: its sender must send it again")
+    decoded = decoder.decode(message_of(str(letter["envelope"]), body))
+    if isinstance(decoded, Rejection):
+        return Replayed(Replay.STILL_REJECTED, f"{decoded.reason}: {decoded.detail}")
+    outcome = Replay.DUPLICATE
+    if isinstance(decoded, Request):
+        (answer,) = storage.insert_if_absent([decoded.job], token=secrets.randbits(63))
+        if answer.outcome in (Outcome.CONFLICT, Outcome.COLLISION):
+            return Replayed(Replay.STILL_REJECTED, "a job with this correlation ID and another body stands")
+        if answer.outcome is Outcome.NEW:
+            outcome = Replay.CREATED
+    storage.drop_dead_letter(key)
+    return Replayed(outcome)

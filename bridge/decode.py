@@ -1,0 +1,154 @@
+"""From a message to a job's request, or the reason why it can't be one. Pure, and never raises.
+
+The body is validated here and not at run time: an invalid message must not use up the ID of its corrected resend.
+The bytes that are stored are the bytes received; the parsed object goes along for a job that starts here at once.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
+from typing import NamedTuple
+
+from jsonpointer import JsonPointerException, resolve_pointer
+
+from bridge.config.model import Route
+from bridge.message import Message, header_texts
+from bridge.routing import Rule, choose
+from scheduler.handlers import InvalidBody, parse_json
+from scheduler.job import NewJob, headers_json, new_job
+
+
+class Request(NamedTuple):
+    """A message that becomes a job."""
+
+    message: Message
+    route: Route
+    job: NewJob
+    body: object
+    """As the handler is given it."""
+
+
+class Rejection(NamedTuple):
+    """A message that becomes a dead letter, and why."""
+
+    message: Message
+    reason: str
+    detail: str
+
+
+class Ignored(NamedTuple):
+    """A message that no route takes, from a source that says so."""
+
+    message: Message
+
+
+Decoded = Request | Rejection | Ignored
+
+
+class Decoder:
+    """Decodes the messages of one source.
+
+    :param otherwise: what happens to a message that no rule matches.
+    :param random_id: makes an ID for a message without any, where its route allows that.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        rules: Sequence[Rule],
+        *,
+        otherwise: str = "dead-letter",
+        max_message_bytes: int = 1024**2,
+        random_id: Callable[[], str] = lambda: secrets.token_hex(16),
+    ) -> None:
+        self._source = source
+        self._rules = rules
+        self._otherwise = otherwise
+        self._max_message_bytes = max_message_bytes
+        self._random_id = random_id
+
+    def decode(self, message: Message) -> Decoded:
+        """What becomes of this message."""
+        if message.undecodable is not None:
+            return Rejection(message, "undecodable", message.undecodable)
+        size = len(message.body) if message.size is None else message.size
+        if size > self._max_message_bytes:
+            return Rejection(message, "too-large", f"{size} bytes, max_message_bytes is {self._max_message_bytes}")
+        if message.content_encoding not in (None, "", "identity"):
+            return Rejection(message, "content-encoding", "a content encoding is not supported: send the body plain")
+        headers = header_texts(message) if message.headers else {}
+        rule = choose(self._rules, message, headers)
+        if rule is None:
+            if self._otherwise == "ignore":
+                return Ignored(message)
+            return Rejection(message, "no-route", "no route of this source matches it")
+        try:
+            correlation = self._correlation(message, rule.route, headers)
+            if not correlation:
+                return Rejection(message, "missing-correlation-id", f"no {rule.route.dedupe.key} in the message")
+            body = rule.handler.parse(message.body)
+        except InvalidBody as error:
+            return Rejection(message, error.reason, str(error))
+        job = new_job(
+            namespace=rule.route.namespace,
+            correlation=correlation,
+            handler=rule.handler.name,
+            body=message.body,
+            route=rule.route.name,
+            source=self._source,
+            headers=headers_json(headers),
+        )
+        return Request(message, rule.route, job, body)
+
+    def _correlation(self, message: Message, route: Route, headers: Mapping[str, str]) -> bytes | None:
+        dedupe = route.dedupe
+        found = correlation(message, dedupe.key)
+        if found or dedupe.missing == "reject":
+            return found
+        if dedupe.missing == "content":
+            return _content_id(message.body)
+        return (message.coordinates or self._random_id()).encode()
+
+
+def correlation(message: Message, key: str) -> bytes | None:
+    """The raw ID at the place that `dedupe.key` names; None or empty: it is missing.
+
+    :raises InvalidBody: where the ID stands in a body that can't be read.
+    """
+    kind, _, rest = key.partition(":")
+    match kind:
+        case "correlation_id":
+            return message.correlation
+        case "message_id":
+            return message.message_id
+        case "key":
+            return message.key
+        case "content":
+            return _content_id(message.body)
+        case "header":
+            return next((value for name, value in message.headers if name == rest), None)
+        case "body":
+            return _at_pointer(parse_json(message.body), rest)
+        case _:
+            raise ValueError(f"no such dedupe key: {key}")
+
+
+def _content_id(body: bytes) -> bytes:
+    return blake2b(body, digest_size=16).hexdigest().encode()
+
+
+def _at_pointer(document: object, pointer: str) -> bytes | None:
+    try:
+        found = resolve_pointer(document, pointer)
+    except (JsonPointerException, TypeError):
+        return None
+    if found is None:
+        return None
+    if isinstance(found, str):
+        return found.encode("utf-8", "surrogatepass")
+    if isinstance(found, dict | list):
+        raise InvalidBody("missing-correlation-id", f"what stands at {pointer} is no text, number or boolean")
+    return json.dumps(found).encode()

@@ -1,0 +1,177 @@
+"""From a source into the store, and the only place that decides an ack.
+
+Promises: a message is acked only after a COMMIT that is known, of its job or its dead letter (I1); a message that
+can't become a job becomes a dead letter and never blocks those behind it (I5); a batch that the store refuses while
+it answers otherwise is cut in halves down to the one message that it refuses.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from logging import getLogger
+
+from bridge.dead_letters import dead_letter
+from bridge.decode import Decoder, Ignored, Rejection, Request
+from bridge.sources.source import Batch, Source
+from scheduler.offers import Offer, Offers
+from scheduler.storage import Storage
+from scheduler.storage.records import DeadLetter, Inserted, Outcome
+
+log = getLogger("jobbridge.ingest")
+
+RECEIVE_SECONDS = 0.5
+REFUSALS = 2
+"""Tries of the same batch that fail while the store answers, before it is cut in halves; one more for a single
+message, before it becomes a dead letter."""
+
+
+class Part:
+    """A part of a batch on its way into the store, and how often the store refused it."""
+
+    def __init__(self, requests: Sequence[Request], offer: Offer, rejected: Sequence[DeadLetter]) -> None:
+        self.requests = requests
+        self.offer = offer
+        self.rejected = rejected
+        self.refusals = 0
+
+
+class Ingest:
+    """One source's ingest thread: a loop of receive, decode, insert, ack."""
+
+    def __init__(self, source: Source, decoder: Decoder, offers: Offers, storage: Storage) -> None:
+        self.name = f"ingest {source.name}"
+        self.wake = threading.Event()
+        self.counts: Counter[str] = Counter()
+        """Messages by outcome: created, duplicate, conflict, rejected, ignored."""
+        self._source = source
+        self._decoder = decoder
+        self._offers = offers
+        self._storage = storage
+        self._batch: Batch | None = None
+        self._parts: list[Part] = []
+        self._look_first = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether a batch is between its receive and its ack."""
+        return self._batch is not None
+
+    def step(self) -> float:
+        """One round. A batch whose insert failed is kept, and goes on in the next.
+
+        :raises StoreUnavailable: the store is away; nothing was acked.
+        """
+        if self._batch is None:
+            batch = self._source.receive(RECEIVE_SECONDS)
+            if batch is None:
+                return 0.0
+            self._parts = self._decode(batch)
+            self._batch = batch
+        while self._parts:
+            self._insert(self._parts[0])
+        self._source.ack(self._batch)
+        self._batch = None
+        return 0.0
+
+    def abandon(self) -> None:
+        """Let go of a batch that was not acked: its source's broker sends it again."""
+        for part in self._parts:
+            self._offers.abandon(part.offer)
+        self._parts, self._batch = [], None
+
+    def _decode(self, batch: Batch) -> list[Part]:
+        first: dict[bytes, Request] = {}
+        again: list[Request] = []
+        rejected: list[DeadLetter] = []
+        for message in batch.messages:
+            decoded = self._decoder.decode(message)
+            if isinstance(decoded, Request):
+                earlier = first.setdefault(decoded.job.id, decoded)
+                if earlier is decoded:
+                    continue
+                if earlier.job.digest == decoded.job.digest:
+                    self.counts["duplicate"] += 1
+                else:
+                    again.append(decoded)  # a conflict within the batch: offered once the first one stands
+            elif isinstance(decoded, Rejection):
+                self.counts["rejected"] += 1
+                rejected.append(dead_letter(self._source.name, message, decoded.reason, decoded.detail))
+            else:
+                assert isinstance(decoded, Ignored)
+                self.counts["ignored"] += 1
+        parts = [self._part(list(first.values()), rejected)]
+        return parts + [self._part([request], ()) for request in again]
+
+    def _part(self, requests: Sequence[Request], rejected: Sequence[DeadLetter]) -> Part:
+        offer = self._offers.make([one.job for one in requests], [one.body for one in requests])
+        return Part(requests, offer, rejected)
+
+    def _insert(self, part: Part) -> None:
+        """Insert the first part; it is taken from the list when its fate is known."""
+        try:
+            answers = self._offers.insert(part.offer, look_first=self._look_first, rejected=part.rejected)
+            self._keep_losers(part, answers)
+        except Exception as error:
+            if not self._storage.answers():
+                part.refusals = 0
+                raise
+            part.refusals += 1
+            if part.refusals < REFUSALS + (len(part.requests) <= 1):
+                raise
+            log.warning("the store refuses a batch of %d, which is cut: %s", len(part.requests), type(error).__name__)
+            self._cut(part, error)
+            return
+        self._parts.remove(part)
+        self._count(answers)
+
+    def _keep_losers(self, part: Part, answers: Sequence[Inserted]) -> None:
+        """Dead letters for what found another's row in its place."""
+        lost: list[DeadLetter] = []
+        for request, answer in zip(part.requests, answers, strict=True):
+            if answer.outcome is Outcome.COLLISION:
+                reason, detail = "digest-collision", "another correlation ID has the same digest"
+            elif answer.outcome is Outcome.CONFLICT and request.route.dedupe.on_conflict == "dead-letter":
+                reason, detail = "conflict", "a job with this correlation ID and another body stands"
+            else:
+                continue
+            lost.append(dead_letter(self._source.name, request.message, reason, detail))
+        if lost:
+            self._storage.insert_dead_letters(lost)
+
+    def _count(self, answers: Sequence[Inserted]) -> None:
+        names = {Outcome.NEW: "created", Outcome.DUPLICATE: "duplicate"}
+        counted = Counter(names.get(answer.outcome, "conflict") for answer in answers)
+        self.counts.update(counted)
+        # A replay, or delivery to every pod: reading first is then cheaper. The unique key decides all the same.
+        self._look_first = counted["duplicate"] * 2 > len(answers)
+
+    def _cut(self, part: Part, error: Exception) -> None:
+        place = self._parts.index(part)
+        if part.rejected:
+            self._insert_letters(part.rejected)
+            smaller = [Part(part.requests, part.offer, ())] if part.requests else []
+        elif len(part.requests) > 1:
+            left, right = part.offer.split()
+            middle = len(left.jobs)
+            smaller = [Part(part.requests[:middle], left, ()), Part(part.requests[middle:], right, ())]
+        else:
+            request = part.requests[0]
+            detail = f"the store refuses it: {type(error).__name__}: {error}"
+            self._insert_letters([dead_letter(self._source.name, request.message, "store-refused", detail)])
+            self.counts["rejected"] += 1
+            self._offers.abandon(part.offer)
+            smaller = []
+        self._parts[place : place + 1] = smaller
+
+    def _insert_letters(self, letters: Sequence[DeadLetter]) -> None:
+        """One by one; of one that the store refuses whole, the head.
+
+        :raises StoreUnavailable: where it takes not even that: then nothing is wrong with the message.
+        """
+        for letter in letters:
+            try:
+                self._storage.insert_dead_letters([letter])
+            except Exception:
+                self._storage.insert_dead_letters([letter._replace(body=letter.body[:1024])])

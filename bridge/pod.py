@@ -1,0 +1,211 @@
+"""A pod: one process with its sources, their ingest threads and one Server. Only this file and `server.py` own
+threads, and only this one knows signals.
+
+Promises: a broker or a store that is down, at start too, is waited for; SIGTERM drains (I15): what has arrived is
+ingested, what runs may end, the rest is handed back; a second signal hands back at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from logging import getLogger
+from random import Random
+from types import FrameType
+
+from bridge.assembly import assemble, decoders, sources, store
+from bridge.backpressure import Backpressure
+from bridge.config.model import Configuration
+from bridge.health import Health, HttpServer, application
+from bridge.ingest import Ingest
+from bridge.processes import Parent
+from scheduler.loops import LoopThread
+from scheduler.server import Server
+from scheduler.storage import SchemaOutdated, StoreUnavailable
+
+log = getLogger("jobbridge.pod")
+
+INGEST_SECONDS = 5.0
+"""How long a stop lets messages that have arrived be ingested."""
+
+
+class Pod:
+    """One pod. `run` is its life."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        assembled = assemble(configuration)
+        pod = configuration.pod
+        self._configuration = configuration
+        self._random = Random(os.urandom(16))
+        self._stopping = threading.Event()
+        self._hurry = threading.Event()
+        self._storage = store(configuration, pool_size=8 + len(configuration.sources))
+        self._heartbeat_storage = store(configuration, pool_size=1)
+        self.server = Server(
+            self._storage,
+            self._heartbeat_storage,
+            assembled.registry,
+            assembled.policies,
+            workers=pod.workers,
+            heartbeat=pod.heartbeat,
+            name=pod.name,
+            random=self._random,
+            more_status=self._more_status,
+        )
+        self._sources = sources(configuration, self._storage)
+        of_source = decoders(configuration, assembled.rules)
+        self._ingests = [
+            Ingest(source, of_source[source.name], self.server.offers, self._storage) for source in self._sources
+        ]
+        backpressure = Backpressure(
+            self._sources, self._storage, configuration.store.max_backlog, configuration.pod.heartbeat
+        )
+        longest = min(pod.heartbeat / 2, 2.0)
+        self._ingest_threads = [
+            LoopThread(one, self.server.outage, self._random, longest=longest) for one in self._ingests
+        ]
+        self._backpressure = LoopThread(backpressure, self.server.outage, self._random, longest=longest)
+        self._io = [
+            threading.Thread(target=source.run, name=f"source {source.name}", daemon=True) for source in self._sources
+        ]
+        self._started = False
+
+    def run(self) -> int:
+        """Live until a signal; the exit code: 0 after a clean drain, 1 if jobs were cut off."""
+        http = self._serve_http()
+        try:
+            if not self._await_store():
+                return 0
+            self._start()
+            while not self._stopping.is_set():
+                self._stopping.wait(0.5)
+                if self.server.worker.executors.exhausted.is_set():
+                    log.error("half of the workers hang past their timeout: this pod drains and ends")
+                    self._stopping.set()
+            cut_off = self._stop()
+            exhausted = self.server.worker.executors.exhausted.is_set()
+            return 1 if cut_off or exhausted else 0
+        finally:
+            if http is not None:
+                http.stop()
+
+    def signalled(self, number: int, _: FrameType | None) -> None:
+        """The first signal drains, the second hands back at once."""
+        if self._stopping.is_set():
+            self._hurry.set()
+        self._stopping.set()
+
+    def _serve_http(self) -> HttpServer | None:
+        http = self._configuration.http
+        if http is None:
+            return None
+        return HttpServer(application(Health(self.unhealthy, self.unready)), http.bind, http.port)
+
+    def _await_store(self) -> bool:
+        """Wait until the store is there with its schema; False: a signal came first."""
+        failures = 0
+        while not self._stopping.is_set():
+            try:
+                if self._configuration.store.migrate == "auto":
+                    self._storage.migrate()
+                else:
+                    self._storage.check_schema()
+                self.server.outage.ends()
+                return True
+            except (StoreUnavailable, SchemaOutdated) as error:
+                self.server.outage.begins(error)
+                failures += 1
+                self._stopping.wait(self._random.uniform(0.0, min(2.0, 0.1 * 2 ** min(failures, 10))))
+        return False
+
+    def _start(self) -> None:
+        self.server.start()
+        for io in self._io:
+            io.start()
+        for thread in (*self._ingest_threads, self._backpressure):
+            thread.start()
+        self._started = True
+        log.info("pod %s runs: %d sources", self._configuration.pod.name, len(self._sources))
+
+    def _stop(self) -> int:
+        """Drain; how many jobs were cut off."""
+        log.info("stopping: no more messages are received and no more jobs claimed")
+        self._backpressure.stop(1.0)
+        self.server.worker.draining = True
+        for source in self._sources:
+            source.pause("the pod stops")
+        deadline = time.monotonic() + INGEST_SECONDS
+        while not self._ingested() and time.monotonic() < deadline and not self._hurry.is_set():
+            time.sleep(0.01)
+        for source in self._sources:
+            source.close()
+        for thread in self._ingest_threads:
+            thread.stop(2.0)
+        for ingest in self._ingests:
+            ingest.abandon()
+        cut_off = self.server.stop(self._configuration.pod.grace, self._hurry)
+        for io in self._io:
+            io.join(2.0)
+        self._storage.close()
+        self._heartbeat_storage.close()
+        log.info("stopped: %s", "all that ran has ended" if not cut_off else f"{cut_off} jobs were cut off")
+        return cut_off
+
+    def _ingested(self) -> bool:
+        return all(source.drained() for source in self._sources) and not any(one.busy for one in self._ingests)
+
+    def unhealthy(self) -> Mapping[str, str]:
+        """What a restart would mend."""
+        wrong = {
+            thread.name: "its thread has ended"
+            for thread in (*self.server.threads(), *self._ingest_threads)
+            if self._started and not self._stopping.is_set() and not thread.is_alive()
+        }
+        if self.server.worker.executors.exhausted.is_set():
+            wrong["workers"] = "half of them hang past their timeout"
+        return wrong
+
+    def unready(self) -> Mapping[str, str]:
+        """What keeps this pod from working now."""
+        wrong = dict(self.unhealthy())
+        if self._stopping.is_set():
+            wrong["pod"] = "it stops"
+        if self.server.outage.since is not None:
+            wrong["store"] = self.server.outage.reason
+        elif self.server.membership.registration() is None:
+            wrong["store"] = "no heartbeat is in yet"
+        for source in self._sources:
+            status = source.status()
+            if not status.attached:
+                wrong[f"source {source.name}"] = status.detail or "not attached"
+        return wrong
+
+    def _more_status(self) -> dict[str, object]:
+        return {
+            "sources": {
+                source.name: source.status()._asdict() | {"counts": dict(ingest.counts)}
+                for source, ingest in zip(self._sources, self._ingests, strict=True)
+            },
+            "configuration": self._configuration.digest(),
+        }
+
+
+def run_pod(configuration: Configuration, tell: int | None = None) -> int:
+    """Be a pod until a signal comes; the exit code.
+
+    :param tell: a pipe that each server id of this process is written to.
+    """
+    pod = Pod(configuration)
+    if tell is not None:
+        pod.server.membership.on_registered = lambda registration: os.write(tell, registration.id)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, pod.signalled)
+    return pod.run()
+
+
+def run_processes(configuration: Configuration, number: int) -> int:
+    """Be so many pods until a signal comes; the exit code."""
+    return Parent(configuration, number, run_pod).run()
