@@ -79,7 +79,7 @@ class AmqpPublisher:
         self._overtook: set[int] = set()
         self._exhausted = False
         self._connected = False
-        self._error: PublishError | None = None
+        self._error: Exception | None = None
 
     def run(self) -> int:
         try:
@@ -89,22 +89,21 @@ class AmqpPublisher:
         connection = SelectConnection(parameters, self._on_open, self._on_over, self._on_over)
         try:
             connection.ioloop.start()
-        except pika.exceptions.AMQPError as why:
-            self._error = PublishError(f"message {self._sent + 1} cannot be published: {self._explain(why)}")
         finally:
             if not connection.is_closed:
                 pika_patch.abort(connection, PublishError("given up"))
                 connection.ioloop.start()
             connection.ioloop.close()
-        if self._error is not None:
+        if isinstance(self._error, PublishError):
             self._error.confirmed = self._confirmed
+        if self._error is not None:
             raise self._error
         return self._sent
 
     def _explain(self, why: BaseException) -> str:
         return f"{connect.describe(self._broker)}: {connect.one_line(why, self._broker)}"
 
-    def _fail(self, connection: SelectConnection, error: PublishError) -> None:
+    def _fail(self, connection: SelectConnection, error: Exception) -> None:
         self._error = self._error or error
         if connection.is_open:
             connection.close()
@@ -154,16 +153,27 @@ class AmqpPublisher:
         self._pump(channel)
 
     def _pump(self, channel: pika.channel.Channel) -> None:
-        if not self._exhausted:
-            room = WINDOW - (self._sent - self._confirmed - len(self._overtook))
-            chunk = list(itertools.islice(self._messages, max(room, 0)))
-            self._exhausted = room > len(chunk)
-            for message in chunk:
-                properties = _properties(message)
-                channel.basic_publish(self._exchange, self._routing_key, message.body, properties, mandatory=True)
-                self._sent += 1
+        """Fill the window. What it raises would be lost inside pika, and the connection with it."""
+        try:
+            self._fill(channel)
+        except pika.exceptions.AMQPError as why:
+            text = f"message {self._sent + 1} cannot be published: {connect.one_line(why, self._broker)}"
+            self._fail(channel.connection, PublishError(text))
+        except Exception as error:
+            self._fail(channel.connection, error)
         if self._exhausted and self._confirmed >= self._sent and channel.connection.is_open:
             channel.connection.close()
+
+    def _fill(self, channel: pika.channel.Channel) -> None:
+        room = WINDOW - (self._sent - self._confirmed - len(self._overtook))
+        if self._exhausted or room <= 0:
+            return
+        chunk = list(itertools.islice(self._messages, room))
+        self._exhausted = room > len(chunk)
+        for message in chunk:
+            properties = _properties(message)
+            channel.basic_publish(self._exchange, self._routing_key, message.body, properties, mandatory=True)
+            self._sent += 1
 
 
 def _properties(message: Outgoing) -> pika.BasicProperties:
