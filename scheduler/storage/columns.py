@@ -24,7 +24,8 @@ def blob() -> LargeBinary:
 
 
 def name(length: int) -> String:
-    """Text that is compared exactly: by case, accents and trailing blanks, as MySQL's defaults don't."""
+    """Text that is compared by case and accents, as MySQL's defaults don't; there `Database.among` sees to trailing
+    blanks."""
     exact = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
     return String(length).with_variant(exact, *_MYSQL_FAMILY)
 

@@ -9,17 +9,22 @@ from __future__ import annotations
 import contextlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 from pymysql.connections import Connection as Driver
 from pymysql.err import MySQLError
 from sqlalchemy import (
+    Column,
     ColumnElement,
     Connection,
     Engine,
     Insert,
+    LargeBinary,
     Select,
+    String,
     Table,
     bindparam,
+    cast,
     event,
     func,
     select,
@@ -36,6 +41,8 @@ from scheduler.storage.records import Existing, Finish
 from scheduler.storage.schema import LOCK_NAME
 from scheduler.storage.storage import Options, Storage
 from scheduler.storage.tables import jobs
+
+T = TypeVar("T")
 
 _SETTINGS = (
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
@@ -67,6 +74,12 @@ class MySQL(Storage):
 
     def pick(self, connection: Connection, rows: Select[*tuple[object, ...]]) -> ColumnElement[bool]:
         return jobs.c.id.in_(connection.execute(rows.with_for_update(skip_locked=True)).scalars().all())
+
+    def among(self, column: Column[T], name: str) -> ColumnElement[bool]:
+        if not isinstance(column.type, String):
+            return super().among(column, name)
+        # As bytes: utf8mb4_bin takes "a" and "a " for equal, and a pod can't run what it did not ask for.
+        return cast(column, LargeBinary).in_(bindparam(name, expanding=True, type_=column.type))
 
     def absent(self, table: Table) -> Insert:
         return insert(table).on_duplicate_key_update(id=table.c.id)
