@@ -138,7 +138,8 @@ class Execution(Database):
             written |= self._finish(plain)
         if told:
             with self.transaction() as connection:
-                for result in told:
+                # By id, as in every other write of many rows: two writers of the same rows never wait in a circle.
+                for result in sorted(told, key=lambda one: one.id):
                     if self._finish_one(connection, result):
                         written.add(result.id)
         missing = [result for result in results if result.id not in written]
