@@ -105,16 +105,18 @@ def _print_cells(rows: Sequence[Sequence[str]], columns: Sequence[str], form: st
     from rich.table import Table
     from rich.text import Text
 
-    # A pipe has no width: what is asked for as a table there is not folded.
-    console = Console(width=None if sys.stdout.isatty() else 100_000)
     table = Table(box=None, show_header=bool(columns), pad_edge=False)
-    for index in range(len(columns) or 2):
-        whole = max((len(row[index]) for row in rows), default=0)
+    needed = 0
+    for index, heading in enumerate(columns or ("", "")):
+        whole = max([len(heading), *(len(row[index]) for row in rows)])
         # An id is copied as a whole: it is never folded.
         fixed = whole <= 36
-        table.add_column(
-            columns[index].upper() if columns else "", overflow="fold", no_wrap=fixed, min_width=whole if fixed else 20
-        )
+        least = whole if fixed else 20
+        table.add_column(heading.upper(), overflow="fold", no_wrap=fixed, min_width=least)
+        needed += least + 2
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    console.print(table)
+    # A pipe has no width; and a terminal that is too narrow breaks the lines itself, where Rich would drop columns.
+    console = Console(width=None if sys.stdout.isatty() else 100_000)
+    console.width = max(console.width, needed)
+    console.print(table, crop=False)
