@@ -1,15 +1,15 @@
 """A Kafka record as a `Message`.
 
-Promises never to raise: a record that could not be unpacked has its coordinates and the reason, and no body.
+Promises never to raise: a record that could not be decoded has its coordinates, the reason, and its body if that
+could be read.
 """
 
 from __future__ import annotations
 
 from kafka.consumer.fetcher import ConsumerRecord
-from kafka.structs import TopicPartition
 
 from bridge.message import Message, text
-from bridge.sources.kafka_patch import Undecodable
+from bridge.sources.kafka_patch import MARKER, Undecodable
 
 CORRELATION = ("correlation_id", "correlation-id", "ce_correlationid")
 MESSAGE_ID = ("message_id", "message-id", "ce_id")
@@ -21,10 +21,14 @@ Headers = tuple[tuple[str, bytes], ...]
 
 def kafka_message(record: ConsumerRecord | Undecodable) -> Message:
     if isinstance(record, Undecodable):
-        return undecodable_message(record.partition, record.offset, str(record))
+        topic, partition = record.partition
+        return _undecodable(topic, partition, record.offset, b"", str(record))
     headers: Headers = ()
     correlation = message_id = kind = content_type = content_encoding = None
     if record.headers:
+        if record.headers[0][0] is MARKER:
+            reason = text(record.headers[0][1])
+            return _undecodable(record.topic, record.partition, record.offset, record.value, reason)
         headers = tuple([(name, value or b"") for name, value in record.headers])
         named = dict(reversed(headers))
         correlation, message_id = _first(named, CORRELATION), _first(named, MESSAGE_ID)
@@ -45,9 +49,8 @@ def kafka_message(record: ConsumerRecord | Undecodable) -> Message:
     )
 
 
-def undecodable_message(partition: TopicPartition, offset: int, reason: str) -> Message:
-    topic, number = partition
-    return Message(b"", topic=topic, coordinates=f"{topic}/{number}/{offset}", undecodable=reason)
+def _undecodable(topic: str, partition: int, offset: int, body: bytes, reason: str) -> Message:
+    return Message(body, topic=topic, coordinates=f"{topic}/{partition}/{offset}", undecodable=reason)
 
 
 def _first(named: dict[str, bytes], names: tuple[str, ...]) -> bytes | None:

@@ -1,10 +1,14 @@
 """All of kafka-python's inside that we touch, in one place; importing this module applies it.
 
-Promises: a record that kafka-python cannot unpack makes `poll` raise `Undecodable`, and raise it again until someone
-seeks past the record. Unpatched, the poll after the error spins at full load and never returns, and a pause in
-between hides the error altogether (`tests/unit/test_client_patches.py`). Its loggers, which repeat a lost broker
-six times a second, are silent: a source tells its own state, once for each change. A client that cannot be built
-leaves no thread behind, a failed connect no socket.
+Promises (`tests/unit/test_client_patches.py`):
+- A record that kafka-python cannot decode arrives in its place, with `MARKER` for its only header.
+- A batch that cannot be unpacked at all makes `poll` raise `Undecodable`, and raise it again until someone seeks past
+  that offset; at worst each offset of the batch is told once. Unpatched, the poll after an error spins at full load
+  and never returns, a pause in between hides the error altogether, and no seek gets past a broken record within its
+  batch, because the batch is unpacked from its start each time.
+- A client that cannot be built leaves no thread behind, a failed connect no socket.
+- Its loggers, which repeat a lost broker six times a second, are silent: a source tells its own state, once for each
+  change.
 """
 
 from __future__ import annotations
@@ -18,15 +22,53 @@ from kafka.consumer.fetcher import Fetcher
 from kafka.net.compat import KafkaNetClient
 from kafka.net.inet import KafkaNetSocket
 from kafka.net.selector import NetworkSelector
+from kafka.record.default_records import DefaultRecord, DefaultRecordBatch
+from kafka.record.util import decode_varint
 from kafka.structs import TopicPartition
 
 Client = TypeVar("Client")
 
+MARKER = "".join(("jobbridge-", "undecodable"))
+"""Compared by identity, so that no publisher can forge it."""
+
+_read_msg = DefaultRecordBatch._read_msg
 _take = Fetcher.PartitionRecords.take
 
 
+def tolerant_read_msg(batch: DefaultRecordBatch) -> DefaultRecord:
+    """The next record; where it cannot be decoded, what it is by its length and offset, and its value if that stands
+    before the fault."""
+    start = batch._pos
+    try:
+        return _read_msg(batch)
+    except Exception as reason:
+        buffer = batch._buffer
+        length, begin = decode_varint(buffer, start)
+        if length < 0 or begin + length > len(buffer) or batch.is_control_batch:
+            raise
+        _attributes, place = decode_varint(buffer, begin)
+        _time, place = decode_varint(buffer, place)
+        delta, place = decode_varint(buffer, place)
+        batch._pos = begin + length
+        told = [(MARKER, f"record: {type(reason).__name__}: {reason}".encode("utf-8", "backslashreplace"))]
+        value = _value(buffer, place, batch._pos)
+        return DefaultRecord(length, batch.base_offset + delta, batch.max_timestamp, 0, None, value, told)
+
+
+def _value(buffer: bytes | bytearray, place: int, end: int) -> bytes:
+    for _field in ("key", "value"):
+        try:
+            size, place = decode_varint(buffer, place)
+        except (IndexError, ValueError):
+            return b""
+        begin, place = place, place + max(size, 0)
+        if place > end:
+            return b""
+    return bytes(buffer[begin:place])
+
+
 class Undecodable(Exception):
-    """A record, or a batch of them, that kafka-python cannot unpack."""
+    """A batch that kafka-python cannot unpack, at the offset from which it was to be read."""
 
     def __init__(self, partition: TopicPartition, offset: int, reason: BaseException) -> None:
         super().__init__(f"{type(reason).__name__}: {reason}")
@@ -41,7 +83,8 @@ def sticky_take(records: Fetcher.PartitionRecords, count: int | None = None) -> 
         try:
             taken: list[object] = _take(records, count)
         except Exception as reason:
-            failed = Undecodable(records.topic_partition, records.next_fetch_offset, reason)
+            offset = max(records.next_fetch_offset, records.fetch_offset)
+            failed = Undecodable(records.topic_partition, offset, reason)
             records.undecodable = failed
         else:
             return taken
@@ -85,6 +128,7 @@ async def closing_sock_connect(
     return connected
 
 
+DefaultRecordBatch._read_msg = tolerant_read_msg
 Fetcher.PartitionRecords.take = sticky_take
 KafkaNetSocket.sock_connect = closing_sock_connect
 logging.getLogger("kafka").setLevel(logging.CRITICAL)

@@ -42,6 +42,8 @@ IDLE_POLL_MS = 500
 """There is no way to end a poll early: so long may an ack, a pause or a close wait."""
 PROBE_EVERY = 3.0
 PROBE_PATIENCE_MS = 2_000
+METADATA_AGE_MS = 30_000
+"""So long a topic that came to match the pattern may go unseen."""
 UNSTABLE_PATIENCE = 30.0
 """Seconds that a rebalance may take before the source counts as not attached."""
 REBUILD_AFTER = 60.0
@@ -134,7 +136,7 @@ class KafkaSession:
             "fetch_max_wait_ms": 500,
             "fetch_max_bytes": 16 * 1024**2,
             "reconnect_backoff_max_ms": 2_000,
-            "metadata_max_age_ms": 30_000,
+            "metadata_max_age_ms": METADATA_AGE_MS,
             "session_timeout_ms": timeout_ms,
             "heartbeat_interval_ms": timeout_ms // 5,
             "partition_assignment_strategy": [ASSIGNORS[section.assignor]],
