@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import Row, Select, delete, func, insert, null, select, update
 
-from scheduler.job import FINISHED, TRANSITIONS, JobState, job_id
+from scheduler.job import FINISHED, TRANSITIONS, JobState, job_id, preview
 from scheduler.storage.database import Database, retried
 from scheduler.storage.records import Act
 from scheduler.storage.tables import dead_letters, job_events, jobs, state
@@ -71,16 +71,17 @@ class Operators(Database):
         return self._records(statement)
 
     def find_jobs(self, text: str, namespaces: Iterable[str] = ()) -> list[Record]:
-        """The jobs, with their bodies, that have this id (a UUID) or this correlation ID as it is shown.
+        """The jobs, with their bodies, that have this id (a UUID) or this correlation ID, as it is or as it is shown.
 
         :param namespaces: where to look by key first; without a hit the whole table is read.
         """
-        keys = [job_id(namespace, text.encode("utf-8", "surrogateescape")) for namespace in namespaces]
+        raw = text.encode("utf-8", "surrogateescape")
+        keys = [job_id(namespace, raw) for namespace in namespaces]
         with contextlib.suppress(ValueError):
             keys.append(UUID(text).bytes)
         statement = select(*(column for column in jobs.c if column.name != "token"))
         found = self._records(statement.where(jobs.c.id.in_(keys)))
-        return found or self._records(statement.where(jobs.c.correlation_id == text).limit(100))
+        return found or self._records(statement.where(jobs.c.correlation_id == preview(raw)).limit(100))
 
     def job_events(self, key: bytes) -> list[Record]:
         """The lines of a job's history, the oldest first."""
