@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
+import sys
 from pathlib import Path
 
 import click
 
-from bridge.cli.options import config_option, configured
-from bridge.cli.output import print_json
+from bridge.cli.options import config_option, configured, output_option
+from bridge.cli.output import FORMATS, print_record
 
 
 @click.group()
@@ -18,7 +18,7 @@ def config() -> None:
 
 @config.command()
 @config_option
-@click.option("-o", "--output", type=click.Choice(("yaml", "json")), default="yaml", show_default=True)
+@click.option("-o", "--output", type=click.Choice(("yaml", *FORMATS)), default="yaml", show_default=True)
 def show(config: Path | None, output: str) -> None:
     """Print the configuration as it is understood: references resolved, defaults filled in, secrets masked.
 
@@ -26,21 +26,20 @@ def show(config: Path | None, output: str) -> None:
     """
     configuration = configured(config)
     click.echo(f"digest {configuration.digest()}", err=True)
-    if output == "json":
-        print_json(configuration.shown())
+    if output != "yaml":
+        print_record(configuration.shown(), output)
         return
     from ruamel.yaml import YAML
 
-    text = io.StringIO()
     yaml = YAML()
     yaml.width = 10_000
-    yaml.dump(configuration.shown(), text)
-    click.echo(text.getvalue(), nl=False)
+    yaml.dump(configuration.shown(), sys.stdout)
 
 
 @config.command()
-def schema() -> None:
+@output_option
+def schema(output: str | None) -> None:
     """Print the JSON Schema of bridge.yaml, for editors."""
     from bridge.config.schema import json_schema
 
-    print_json(json_schema())
+    print_record(json_schema(), "ndjson" if output == "ndjson" else "json")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -11,13 +12,14 @@ from uuid import UUID
 import click
 
 from bridge.cli.exits import NotFound
-from bridge.cli.options import config_option, configured, limit_option, opened, output_option
+from bridge.cli.options import config_option, configured, each, limit_option, opened, output_option
 from bridge.cli.output import print_record, print_records
 
 if TYPE_CHECKING:
     from bridge.dead_letters import Replayed
+    from scheduler.storage import Storage
 
-_DONE = {"DONE", "CREATED", "DUPLICATE"}
+_DONE = ("DONE", "CREATED", "DUPLICATE")
 _COLUMNS = ("id", "received_at", "source", "reason", "detail", "correlation_id", "size")
 
 
@@ -70,7 +72,9 @@ def replay(context: click.Context, config: Path | None, output: str | None, name
     configuration = configured(config, import_handlers=True)
     of_source = decoders(configuration, assemble(configuration).rules)
     with opened(configuration) as storage:
-        context.exit(_each(names, lambda key: _replayed(replay_one(of_source, storage, key)), output))
+        context.exit(
+            each(names, lambda name: _replayed(name, partial(replay_one, of_source, storage)), output, done=_DONE)
+        )
 
 
 @dead_letters.command()
@@ -81,7 +85,7 @@ def replay(context: click.Context, config: Path | None, output: str | None, name
 def drop(context: click.Context, config: Path | None, output: str | None, names: tuple[str, ...]) -> None:
     """Delete dead letters."""
     with opened(configured(config)) as storage:
-        context.exit(_each(names, lambda key: ("DONE" if storage.drop_dead_letter(key) else "NOT_FOUND", ""), output))
+        context.exit(each(names, lambda name: _dropped(name, storage), output, done=_DONE))
 
 
 def _key(name: str) -> bytes | None:
@@ -91,19 +95,17 @@ def _key(name: str) -> bytes | None:
         return None
 
 
-def _replayed(replayed: Replayed) -> tuple[str, str]:
+_MISSING = ("NOT_FOUND", "no dead letter has this id")
+
+
+def _replayed(name: str, replay_one: Callable[[bytes], Replayed]) -> tuple[str, str]:
+    key = _key(name)
+    replayed = None if key is None else replay_one(key)
+    if replayed is None or replayed.outcome.name == "NOT_FOUND":
+        return _MISSING
     return replayed.outcome.name, replayed.detail
 
 
-def _each(names: Sequence[str], act: Callable[[bytes], tuple[str, str]], output: str | None) -> int:
-    """Do it to each, one that is not there keeps no other from it, and print what became of them; the exit code."""
-    acts: list[dict[str, object]] = []
-    for name in names:
-        key = _key(name)
-        result, detail = ("NOT_FOUND", "") if key is None else act(key)
-        acts.append({"id": name, "result": result, "detail": detail})
-        if result == "NOT_FOUND":
-            click.echo(f"jobbridge: no dead letter has the id {name!r}", err=True)
-    print_records(acts, ("id", "result", "detail"), output)
-    results = {act["result"] for act in acts}
-    return 5 if "NOT_FOUND" in results else 0 if results <= _DONE else 1
+def _dropped(name: str, storage: Storage) -> tuple[str, str]:
+    key = _key(name)
+    return ("DONE", "") if key is not None and storage.drop_dead_letter(key) else _MISSING

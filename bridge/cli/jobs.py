@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 import click
 
-from bridge.cli.exits import Failed, NotFound
-from bridge.cli.options import config_option, configured, limit_option, opened, output_option
+from bridge.cli.exits import NotFound
+from bridge.cli.options import config_option, configured, each, limit_option, opened, output_option
 from bridge.cli.output import chosen, presentable, print_json, print_record, print_records
 
 if TYPE_CHECKING:
@@ -127,8 +128,9 @@ def requeue(context: click.Context, config: Path | None, output: str | None, nam
     """Run finished jobs again, with all their tries. Refused where the body was dropped."""
     configuration = configured(config)
     with opened(configuration) as storage:
-        acts = _act(configuration, storage, names, lambda job, key: storage.requeue(key))
-    context.exit(_report(acts, output))
+        find = partial(_find, configuration, storage)
+        again = partial(_act, find, lambda _, key: storage.requeue(key))
+        context.exit(each(names, again, output, done=("DONE",)))
 
 
 @jobs.command()
@@ -145,42 +147,25 @@ def delete(context: click.Context, config: Path | None, output: str | None, name
         return storage.delete(key, int(windows.get(str(job["route"]), 7 * 86400.0) * 1_000_000))
 
     with opened(configuration) as storage:
-        acts = _act(configuration, storage, names, end)
-    context.exit(_report(acts, output))
+        find = partial(_find, configuration, storage)
+        context.exit(each(names, partial(_act, find, end), output, done=("DONE",)))
 
 
-def _act(
-    configuration: Configuration, storage: Storage, names: Sequence[str], act: Callable[[Record, bytes], Act]
-) -> list[dict[str, object]]:
-    """What became of each name. One that is not there does not keep the others from being done."""
-    done: list[dict[str, object]] = []
-    for name in names:
-        try:
-            found = _find(configuration, storage, name)
-        except NotFound:
-            done.append({"id": name, "result": "NOT_FOUND", "state": None})
-            continue
-        key = found[0]["id"]
-        if len(found) > 1 or not isinstance(key, UUID):
-            raise Failed(f"{len(found)} jobs have the correlation ID {name!r}: name one by its id")
-        done.append({"id": key, "result": act(found[0], key.bytes).name, "state": found[0]["state"]})
-    return done
-
-
-_WORDS = {
-    "NOT_FOUND": "there is no such job",
-    "WRONG_STATE": "not in its state",
-    "BODY_DROPPED": "its body was dropped when it succeeded",
-    "LOST_RACE": "it moved on meanwhile: look again",
-}
-
-
-def _report(acts: Sequence[Record], output: str | None) -> int:
-    """Print what was done; the exit code."""
-    print_records(acts, ("id", "result"), output)
-    results = {str(act["result"]) for act in acts}
-    for act in acts:
-        word = _WORDS.get(str(act["result"]))
-        if word is not None:
-            click.echo(f"jobbridge: {act['id']}: {word} ({act['state'] or 'unknown'})", err=True)
-    return 5 if "NOT_FOUND" in results else 0 if results == {"DONE"} else 1
+def _act(find: Callable[[str], Sequence[Record]], act: Callable[[Record, bytes], Act], name: str) -> tuple[str, str]:
+    """What became of the job of this name, and why."""
+    try:
+        found = find(name)
+    except NotFound as error:
+        return "NOT_FOUND", error.message
+    if len(found) > 1:
+        return "AMBIGUOUS", f"{len(found)} jobs have this correlation ID: name one by its id"
+    key = found[0]["id"]
+    assert isinstance(key, UUID)
+    why = {
+        "NOT_FOUND": "it is gone meanwhile",
+        "WRONG_STATE": f"not possible while it is {found[0]['state']}",
+        "BODY_DROPPED": "its body was dropped when it succeeded",
+        "LOST_RACE": "it moved on meanwhile: look again",
+    }
+    result = act(found[0], key.bytes).name
+    return result, why.get(result, "")

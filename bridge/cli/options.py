@@ -6,14 +6,15 @@ Heavy modules are imported inside the functions, so that `--help` and completion
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from bridge.cli.exits import Mistaken, Unreachable
-from bridge.cli.output import FORMATS
+from bridge.cli.output import FORMATS, print_records
+from bridge.config.mistakes import printable
 
 if TYPE_CHECKING:
     from bridge.config.model import Configuration
@@ -58,40 +59,47 @@ def configured(path: Path | None, *, import_handlers: bool = False) -> Configura
 
 
 @contextlib.contextmanager
-def reaching_store() -> Iterator[None]:
-    """Ends the verb in one line where the store does not answer, or its schema does not fit."""
-    from scheduler.storage import SchemaOutdated, StoreUnavailable
-
-    try:
-        yield
-    except StoreUnavailable as error:
-        raise Unreachable(f"the store is not reachable: {error}") from None
-    except SchemaOutdated as error:
-        raise Unreachable(str(error)) from None
-
-
-@contextlib.contextmanager
 def opened(configuration: Configuration, *, may_migrate: bool = False) -> Iterator[Storage]:
-    """The store, with a schema that fits.
+    """The store, with a schema that fits; else the verb ends in one line.
 
     :param may_migrate: bring the schema up to date where `store.migrate` allows it.
     """
     from bridge.assembly import store
     from scheduler.storage import SchemaOutdated, StoreUnavailable
 
-    with reaching_store():
-        storage = store(configuration, pool_size=1)
+    storage = store(configuration, pool_size=1)
+    try:
         try:
-            try:
-                if may_migrate and configuration.store.migrate == "auto":
-                    storage.migrate()
-                else:
-                    storage.check_schema()
-            except (SchemaOutdated, StoreUnavailable):
-                raise
-            except Exception as error:  # a driver's own: a wrong password, a database that is not there
-                why = str(error).partition("\n")[0]
-                raise Unreachable(f"the store can't be used: {type(error).__name__}: {why}") from None
-            yield storage
-        finally:
-            storage.close()
+            if may_migrate and configuration.store.migrate == "auto":
+                storage.migrate()
+            else:
+                storage.check_schema()
+        except (SchemaOutdated, StoreUnavailable):
+            raise
+        except Exception as error:  # a driver's own: a wrong password, a database that is not there
+            raise StoreUnavailable(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}") from None
+        yield storage
+    except StoreUnavailable as error:
+        raise Unreachable(f"the store is not reachable: {error}") from None
+    except SchemaOutdated as error:
+        raise Unreachable(str(error)) from None
+    finally:
+        storage.close()
+
+
+def each(
+    names: Sequence[str], act: Callable[[str], tuple[str, str]], output: str | None, *, done: Collection[str]
+) -> int:
+    """Do it to each id and print what became of it; one that is not there keeps no other from it. The exit code.
+
+    :param act: the result's word and, where it is none of `done`, why.
+    """
+    acts: list[dict[str, object]] = []
+    for name in names:
+        result, detail = act(name)
+        acts.append({"id": name, "result": result, "detail": detail})
+        if result not in done:
+            click.echo(f"jobbridge: {printable(name)}: {printable(detail)}", err=True)
+    print_records(acts, ("id", "result"), output)
+    results = {str(one["result"]) for one in acts}
+    return 5 if "NOT_FOUND" in results else 0 if results <= set(done) else 1
