@@ -8,13 +8,15 @@ it answers otherwise is cut in halves down to the one message that it refuses.
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from logging import getLogger
 
 from bridge.dead_letters import dead_letter
 from bridge.decode import Decoder, Ignored, Rejection, Request
 from bridge.sources.source import Batch, Source
+from scheduler.inflight import PREFETCH_SECONDS
 from scheduler.offers import Offer, Offers
 from scheduler.storage import Storage
 from scheduler.storage.records import DeadLetter, Inserted, Outcome
@@ -22,6 +24,8 @@ from scheduler.storage.records import DeadLetter, Inserted, Outcome
 log = getLogger("jobbridge.ingest")
 
 RECEIVE_SECONDS = 0.5
+PATIENCE = 0.002
+"""Seconds between looks whether the workers have room."""
 REFUSALS = 2
 """Tries of the same batch that fail while the store answers, before it is cut in halves; one more for a single
 message, before it becomes a dead letter."""
@@ -30,17 +34,25 @@ message, before it becomes a dead letter."""
 class Part:
     """A part of a batch on its way into the store, and how often the store refused it."""
 
-    def __init__(self, requests: Sequence[Request], offer: Offer, rejected: Sequence[DeadLetter]) -> None:
+    def __init__(self, requests: Sequence[Request], rejected: Sequence[DeadLetter], offer: Offer | None = None) -> None:
         self.requests = requests
-        self.offer = offer
         self.rejected = rejected
+        self.offer = offer
+        """None: not made yet, since it reserves room among the workers."""
         self.refusals = 0
 
 
 class Ingest:
     """One source's ingest thread: a loop of receive, decode, insert, ack."""
 
-    def __init__(self, source: Source, decoder: Decoder, offers: Offers, storage: Storage) -> None:
+    def __init__(
+        self,
+        source: Source,
+        decoder: Decoder,
+        offers: Offers,
+        storage: Storage,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.name = f"ingest {source.name}"
         self.wake = threading.Event()
         self.counts: Counter[str] = Counter()
@@ -52,6 +64,8 @@ class Ingest:
         self._batch: Batch | None = None
         self._parts: list[Part] = []
         self._look_first = False
+        self._monotonic = monotonic
+        self._patient_until = 0.0
 
     @property
     def busy(self) -> bool:
@@ -69,16 +83,26 @@ class Ingest:
                 return 0.0
             self._parts = self._decode(batch)
             self._batch = batch
+            self._patient_until = self._monotonic() + PREFETCH_SECONDS
+        if self._may_wait():
+            return PATIENCE
         while self._parts:
             self._insert(self._parts[0])
         self._source.ack(self._batch)
         self._batch = None
         return 0.0
 
+    def _may_wait(self) -> bool:
+        part = self._parts[0] if self._parts else None
+        if part is None or part.offer is not None or self._monotonic() >= self._patient_until:
+            return False
+        return not self._offers.welcome(len(part.requests))
+
     def abandon(self) -> None:
         """Let go of a batch that was not acked: its source's broker sends it again."""
         for part in self._parts:
-            self._offers.abandon(part.offer)
+            if part.offer is not None:
+                self._offers.abandon(part.offer)
         self._parts, self._batch = [], None
 
     def _decode(self, batch: Batch) -> list[Part]:
@@ -101,15 +125,12 @@ class Ingest:
             else:
                 assert isinstance(decoded, Ignored)
                 self.counts["ignored"] += 1
-        parts = [self._part(list(first.values()), rejected)]
-        return parts + [self._part([request], ()) for request in again]
-
-    def _part(self, requests: Sequence[Request], rejected: Sequence[DeadLetter]) -> Part:
-        offer = self._offers.make([one.job for one in requests], [one.body for one in requests])
-        return Part(requests, offer, rejected)
+        return [Part(list(first.values()), rejected), *(Part([request], ()) for request in again)]
 
     def _insert(self, part: Part) -> None:
         """Insert the first part; it is taken from the list when its fate is known."""
+        if part.offer is None:
+            part.offer = self._offers.make([one.job for one in part.requests], [one.body for one in part.requests])
         try:
             answers = self._offers.insert(part.offer, look_first=self._look_first, rejected=part.rejected)
             self._keep_losers(part, answers)
@@ -121,7 +142,7 @@ class Ingest:
             if part.refusals < REFUSALS + (len(part.requests) <= 1):
                 raise
             log.warning("the store refuses a batch of %d, which is cut: %s", len(part.requests), type(error).__name__)
-            self._cut(part, error)
+            self._cut(part, part.offer, error)
             return
         self._parts.remove(part)
         self._count(answers)
@@ -147,21 +168,21 @@ class Ingest:
         # A replay, or delivery to every pod: reading first is then cheaper. The unique key decides all the same.
         self._look_first = counted["duplicate"] * 2 > len(answers)
 
-    def _cut(self, part: Part, error: Exception) -> None:
+    def _cut(self, part: Part, offer: Offer, error: Exception) -> None:
         place = self._parts.index(part)
         if part.rejected:
             self._insert_letters(part.rejected)
-            smaller = [Part(part.requests, part.offer, ())] if part.requests else []
+            smaller = [Part(part.requests, (), offer)] if part.requests else []
         elif len(part.requests) > 1:
-            left, right = part.offer.split()
+            left, right = offer.split()
             middle = len(left.jobs)
-            smaller = [Part(part.requests[:middle], left, ()), Part(part.requests[middle:], right, ())]
+            smaller = [Part(part.requests[:middle], (), left), Part(part.requests[middle:], (), right)]
         else:
             request = part.requests[0]
             detail = f"the store refuses it: {type(error).__name__}: {error}"
             self._insert_letters([dead_letter(self._source.name, request.message, "store-refused", detail)])
             self.counts["rejected"] += 1
-            self._offers.abandon(part.offer)
+            self._offers.abandon(offer)
             smaller = []
         self._parts[place : place + 1] = smaller
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -198,6 +199,9 @@ def run_pod(configuration: Configuration, tell: int | None = None) -> int:
 
     :param tell: a pipe that each server id of this process is written to.
     """
+    # A thread that comes back from a reply of the database or the broker waits so long for one that computes, several
+    # times a statement: at Python's default of 5 ms that is longer than the statement.
+    sys.setswitchinterval(0.0005)
     pod = Pod(configuration)
     if tell is not None:
         pod.server.membership.on_registered = lambda registration: os.write(tell, registration.id)

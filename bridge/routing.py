@@ -35,7 +35,10 @@ def rule(route: Route, handler: Handler) -> Rule:
 
 def choose(rules: Sequence[Rule], message: Message, headers: Mapping[str, str]) -> Rule | None:
     """The first rule that matches; None: there is none."""
-    return next((one for one in rules if not one.tests or one.matches(message, headers)), None)
+    for one in rules:
+        if not one.tests or one.matches(message, headers):
+            return one
+    return None
 
 
 def _test(key: str, pattern: str) -> Test:

@@ -28,7 +28,7 @@ def _work(run: Run) -> object:
     body = run.body
     run.body = UNPARSED
     if body is UNPARSED:
-        body = run.handler.parse(run.job.body)
+        body = run.handler.load(run.job.body)
     return run.handler.call(body, run.context)
 
 

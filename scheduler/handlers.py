@@ -191,13 +191,16 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
+_STRICT = json.JSONDecoder(object_pairs_hook=_unique_names, parse_constant=_refuse_constant)
+
+
 def parse_json(body: bytes) -> object:
     """JSON by the letter of RFC 8259: UTF-8, no NaN or Infinity, no name twice in an object, bounded nesting.
 
     :raises InvalidBody: with the reason `invalid-json`.
     """
     try:
-        return json.loads(body.decode(), object_pairs_hook=_unique_names, parse_constant=_refuse_constant)
+        return _STRICT.decode(body.decode())
     except RecursionError:
         raise InvalidBody("invalid-json", "nested too deeply") from None
     except ValueError as error:
@@ -214,7 +217,7 @@ def _text(body: bytes) -> str:
         raise InvalidBody("invalid-text", f"not UTF-8 at byte {error.start}") from None
 
 
-def _model_parser(annotation: type[object], reference: str) -> BodyParser:
+def _model_parsers(annotation: type[object], reference: str) -> tuple[BodyParser, BodyParser]:
     try:
         adapter: TypeAdapter[object] = TypeAdapter(annotation)
     except (PydanticSchemaGenerationError, PydanticUserError, TypeError) as error:
@@ -225,6 +228,9 @@ def _model_parser(annotation: type[object], reference: str) -> BodyParser:
 
     def parse(body: bytes) -> object:
         parse_json(body)
+        return load(body)
+
+    def load(body: bytes) -> object:
         try:
             return adapter.validate_json(body)
         except ValidationError as error:
@@ -234,7 +240,7 @@ def _model_parser(annotation: type[object], reference: str) -> BodyParser:
             )
             raise InvalidBody("invalid-body", where[:500]) from None
 
-    return parse
+    return parse, load
 
 
 class Handler(NamedTuple):
@@ -250,6 +256,8 @@ class Handler(NamedTuple):
 
     :raises InvalidBody: where they are not what the annotation asks for.
     """
+    load: BodyParser
+    """The same for a body that `parse` has seen before, which need not be as strict again."""
     body_parameter: str | None
     """None: the handler takes no body."""
     context_parameter: str | None
@@ -290,14 +298,15 @@ def describe(function: object, reference: str) -> Handler:
             )
     annotation = hints.get(body.name, inspect.Parameter.empty) if body is not None else bytes
     parse: BodyParser
+    load: BodyParser
     if annotation is bytes:
-        parse = bytes
+        parse = load = bytes
     elif annotation is str:
-        parse = _text
+        parse = load = _text
     elif annotation in (inspect.Parameter.empty, object, typing.Any):
-        parse = parse_json
+        parse, load = parse_json, json.loads
     else:
-        parse = _model_parser(annotation, reference)
+        parse, load = _model_parsers(annotation, reference)
     options = getattr(function, _MARK, None)
     options = options if isinstance(options, JobOptions) else JobOptions()
     return Handler(
@@ -306,6 +315,7 @@ def describe(function: object, reference: str) -> Handler:
         options,
         inspect.iscoroutinefunction(function),
         parse,
+        load,
         None if body is None else body.name,
         context,
     )

@@ -8,25 +8,24 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from enum import Enum, auto
+from enum import IntEnum
 
 from scheduler.handlers import Handler, JobContext
 from scheduler.job import Job, NewJob
 from scheduler.retry import Policy
 
-MAX_PREFETCH = 500
+MAX_PREFETCH = 1000
 PREFETCH_SECONDS = 0.1
 
 
-class Phase(Enum):
-    PENDING = auto()
+class Phase(IntEnum):
+    PENDING = 0
     """Its INSERT is under way."""
-    WAITING = auto()
+    WAITING = 1
     """Ours, waits for a worker."""
-    RUNNING = auto()
-    ENDED = auto()
+    RUNNING = 2
+    ENDED = 3
     """Its result waits to be written, or is being written."""
 
 
@@ -60,7 +59,6 @@ class Run:
         "phase",
         "policy",
         "registration",
-        "retries",
         "started",
     )
 
@@ -72,7 +70,6 @@ class Run:
         self.job: Job
         self.handler: Handler
         self.policy: Policy
-        self.retries = 0
         self.context: JobContext
         self.body: object = UNPARSED
         self.started = 0.0
@@ -117,11 +114,12 @@ class InFlight:
         self.lock = threading.Lock()
         self._monotonic = monotonic
         self._runs: dict[bytes, Run] = {}
-        self._phases: Counter[Phase] = Counter()
-        self._lanes: Counter[int] = Counter()
+        self._phases = [0, 0, 0, 0]
+        self._lanes = [0, 0, 0]
         self._pace = 0.0
         self._counted = 0
-        self._counting_since = monotonic()
+        self._busy = 0.0
+        self._busy_since = monotonic()
 
     def room(self) -> int:
         """How many more jobs may be taken: up to what the workers finish in a tenth of a second at their measured
@@ -129,10 +127,16 @@ class InFlight:
         with self.lock:
             return self._room()
 
+    @property
+    def quick(self) -> float:
+        """How many jobs the workers finish in `PREFETCH_SECONDS` at their measured pace."""
+        return self._pace * PREFETCH_SECONDS
+
     def worth_claiming(self) -> bool:
         """Whether a claim would be no small one, or a worker has nothing to do: many small claims cost more."""
         with self.lock:
-            return self._room() * 2 >= self._ahead() or (self._phases[Phase.WAITING] == 0 and self._room() > 0)
+            room = self._room()
+            return room * 2 >= self._ahead() or (self._phases[Phase.WAITING] == 0 and room > 0)
 
     def _ahead(self) -> int:
         return min(MAX_PREFETCH, max(self.workers, int(self._pace * PREFETCH_SECONDS)))
@@ -155,6 +159,8 @@ class InFlight:
         """Enter jobs as pending; those that are here already are left out."""
         entered: dict[bytes, Run] = {}
         with self.lock:
+            if not self._runs:
+                self._busy_since = self._monotonic()
             for key in keys:
                 if key not in self._runs:
                     entered[key] = self._runs[key] = Run(key, registration, lane)
@@ -172,6 +178,14 @@ class InFlight:
             run.phase = phase
             return True
 
+    def make_wait(self, runs: Sequence[Run]) -> None:
+        """Change pending runs to waiting."""
+        with self.lock:
+            for run in runs:
+                run.phase = Phase.WAITING
+            self._phases[Phase.PENDING] -= len(runs)
+            self._phases[Phase.WAITING] += len(runs)
+
     def leave(self, runs: Sequence[Run]) -> None:
         """Take runs out whose rows are no longer ours."""
         with self.lock:
@@ -182,13 +196,16 @@ class InFlight:
                     self._lanes[run.lane] -= 1
 
     def count_finished(self, number: int) -> None:
-        """Keep the pace: a moving average over half seconds."""
+        """Keep the pace: a moving average over tenths of seconds in which there was work."""
         now = self._monotonic()
-        self._counted += number
-        passed = now - self._counting_since
-        if passed >= 0.5:
-            self._pace = (self._pace + self._counted / passed) / 2
-            self._counted, self._counting_since = 0, now
+        with self.lock:
+            self._counted += number
+            self._busy += now - self._busy_since
+            self._busy_since = now
+            if self._busy >= PREFETCH_SECONDS:
+                pace = self._counted / self._busy
+                self._pace = (self._pace + pace) / 2 if self._pace else pace
+                self._counted, self._busy = 0, 0.0
 
     def snapshot(self) -> dict[bytes, Run]:
         """A copy of the map."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from scheduler.inflight import Phase, Registration, Run, claimed_job
-from scheduler.job import NewJob
+from scheduler.inflight import MAX_PREFETCH, Phase, Registration, Run, claimed_job
+from scheduler.job import Job, NewJob
 from scheduler.storage.records import DeadLetter, Inserted, Outcome
 from scheduler.worker import Worker
 
@@ -51,6 +51,14 @@ class Offers:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
 
+    def welcome(self, number: int) -> bool:
+        """Whether to go ahead with so many jobs. False: the workers are so quick that they would take them all within
+        `PREFETCH_SECONDS`: waiting that long at most saves a claim, a third of a job's cost."""
+        inflight = self._worker.inflight
+        if inflight.quick < number:
+            return True
+        return self._worker.hungry and inflight.room() >= min(number, MAX_PREFETCH)
+
     def make(self, jobs: Sequence[NewJob], bodies: Sequence[object]) -> Offer:
         """Prepare a batch, with room reserved for those of its jobs that start here at once."""
         worker = self._worker
@@ -81,14 +89,16 @@ class Offers:
             rejected=rejected,
         )
         enqueued = False
+        starting: list[tuple[Run, Job, object]] = []
         for job, body, answer in zip(offer.jobs, offer.bodies, answers, strict=True):
             run = offer.runs.pop(job.id, None)
             if answer.claimed and run is not None and registration is not None:
-                worker.submit(run, claimed_job(job, registration.id), body)
+                starting.append((run, claimed_job(job, registration.id), body))
             else:
                 enqueued = enqueued or answer.outcome is Outcome.NEW
                 if run is not None:
                     worker.inflight.leave([run])
+        worker.submit(starting)
         if enqueued:
             worker.hungry = False
             worker.claiming.set()

@@ -80,16 +80,18 @@ class Worker:
         self._parked: list[Run] = []
         self._parked_lock = threading.Lock()
 
-    def submit(self, run: Run, job: Job, body: object = UNPARSED) -> None:
-        """Run a job whose row is ours."""
-        run.job = job
-        run.handler = self.registry[job.handler]
-        run.policy = self.policies.of(job.route, job.handler)
-        run.retries = run.policy.retries if job.retries is None else job.retries
-        run.context = JobContext(job, run.retries)
-        run.body = body
-        self.inflight.move(run, Phase.WAITING)
-        self.executors.submit(run)
+    def submit(self, starting: Sequence[tuple[Run, Job, object]]) -> None:
+        """Run jobs whose rows are ours, each with its parsed body, or UNPARSED."""
+        for run, job, body in starting:
+            run.job = job
+            run.handler = self.registry[job.handler]
+            run.policy = self.policies.of(job.route, job.handler)
+            retries = run.policy.retries if job.retries is None else job.retries
+            run.context = JobContext(job, retries)
+            run.body = body
+        self.inflight.make_wait([run for run, _, _ in starting])
+        for run, _, _ in starting:
+            self.executors.submit(run)
 
     def _may_start(self, run: Run) -> bool:
         if self.draining:
@@ -117,8 +119,9 @@ class Worker:
             if result.failures:
                 self._log_failure(run, error, result)
         self.results.put((run, result))
-        self.finishing.set()
-        if not self.hungry and self.inflight.worth_claiming():
+        if not self.finishing.is_set():
+            self.finishing.set()
+        if not self.hungry and not self.claiming.is_set() and self.inflight.worth_claiming():
             self.claiming.set()
 
     def _log_failure(self, run: Run, error: BaseException, result: Finish) -> None:
@@ -226,10 +229,8 @@ class Claimer:
     def _start(self, jobs: Sequence[Job], registration: Registration, lane: int) -> None:
         worker = self._worker
         runs = worker.inflight.enter((job.key for job in jobs), registration, lane)
-        for job in jobs:
-            # One that is here already is an older run of it; once that has left, reconcile finds this one.
-            if (run := runs.get(job.key)) is not None:
-                worker.submit(run, job)
+        # One that is here already is an older run of it; once that has left, reconcile finds this one.
+        worker.submit([(runs[job.key], job, UNPARSED) for job in jobs if job.key in runs])
 
     def reconcile(self, registration: Registration) -> None:
         """Hold the map against the rows that stand as ours, both ways (I12)."""
@@ -290,8 +291,8 @@ class Finisher:
             raise
         ended, self._held = self._held, []
         worker.holding = False
-        worker.inflight.leave([run for run, _ in ended])
         worker.inflight.count_finished(len(ended))
+        worker.inflight.leave([run for run, _ in ended])
         for run, result in ended:
             if result.id not in written:
                 log.warning("result refused: fenced, the job is another's now", extra=log_fields(run.job))

@@ -8,6 +8,7 @@ changed nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 from sqlalchemy import (
@@ -103,6 +104,12 @@ class Execution(Database):
 
     def peek(self, handlers: Sequence[str]) -> Waiting:
         """What a claim and a promote would find, in one small query."""
+        with self.connection() as connection:
+            row = connection.execute(self._peeking, {"handlers": list(handlers)}).one()
+        return Waiting(tuple(map(bool, row[:-1])), row.left is not None and row.left <= 0)
+
+    @cached_property
+    def _peeking(self) -> Select[*tuple[object, ...]]:
         lanes = [
             exists().where(
                 jobs.c.state == state(JobState.ENQUEUED), jobs.c.lane == lane, self.among(jobs.c.handler, "handlers")
@@ -110,9 +117,7 @@ class Execution(Database):
             for lane in range(LANES + 1)
         ]
         due = select(func.min(jobs.c.due_at)).where(jobs.c.state == state(JobState.SCHEDULED)).scalar_subquery()
-        with self.connection() as connection:
-            *found, left = connection.execute(select(*lanes, due - self.now), {"handlers": list(handlers)}).one()
-        return Waiting(tuple(map(bool, found)), left is not None and left <= 0)
+        return select(*lanes, (due - self.now).label("left"))
 
     @retried
     def claim(self, owner: bytes, handlers: Sequence[str], limit: int, lane: int = 0) -> list[Job]:
