@@ -67,16 +67,15 @@ class AmqpSource(Source):
         self._closing = threading.Event()
 
     def run(self) -> None:
-        while True:
-            session = self._begin()
-            if session is None:
-                return
+        while not self._closing.is_set():
+            session: AmqpSession | None = None
             try:
-                why: BaseException = session.run(connect.amqp_parameters(self._broker))
+                parameters = connect.amqp_parameters(self._broker)
+                session = self._begin()
+                why = session.run(parameters)
             except (OSError, ValueError) as error:
                 why = error
-            if self._closing.wait(self._over(session, why)):
-                return
+            self._closing.wait(self._over(session, why))
 
     def receive(self, timeout: float) -> Batch | None:
         bounds = self._section.batch
@@ -123,10 +122,8 @@ class AmqpSource(Source):
         with self._room:
             return SourceStatus(self._attached, "" if self._attached else self._detail, self._paused)
 
-    def _begin(self) -> AmqpSession | None:
+    def _begin(self) -> AmqpSession:
         with self._room:
-            if self._closing.is_set():
-                return None
             self._session = AmqpSession(
                 plan(self._section, self._pod_name),
                 self._queue,
@@ -136,6 +133,8 @@ class AmqpSource(Source):
                 room=self._room,
                 on_attached=self._on_attached,
             )
+            if self._closing.is_set():
+                self._session.close()
             return self._session
 
     def _on_attached(self, session: AmqpSession) -> None:
@@ -144,14 +143,15 @@ class AmqpSource(Source):
         if first:
             LOG.info("source %s: attached to %s, queue %s", self.name, connect.describe(self._broker), self._queue)
 
-    def _over(self, session: AmqpSession, why: BaseException) -> float:
-        """Note the end of a session; the seconds to wait before the next."""
+    def _over(self, session: AmqpSession | None, why: BaseException) -> float:
+        """Note the end of a session, None if none could begin; the seconds to wait before the next."""
         detail = f"{connect.describe(self._broker)}: {connect.one_line(why, self._broker)}"
         with self._room:
             self._session = None
             self._failures += 1
-            self._losses = (0 if session.acks else self._losses) + session.consumed
-            self._isolated = session.isolated or self._losses >= ISOLATE_AFTER
+            if session is not None:
+                self._losses = (0 if session.acks else self._losses) + session.consumed
+                self._isolated = session.isolated or self._losses >= ISOLATE_AFTER
             new = (self._attached, self._detail) != (False, detail)
             self._attached, self._detail = False, detail
             tries = max(self._failures, self._losses)

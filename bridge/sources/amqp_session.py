@@ -2,7 +2,8 @@
 
 Promises: a batch's ack never covers a message outside the batch that was not acked before; acks in arrival order
 are one frame each, others one frame a message. What came and was not acked is the broker's again when the session
-ends. A pause lets what is on its way arrive.
+ends. A pause lets what is on its way arrive; nothing is returned by us. (A quorum queue itself takes back what it
+had sent off just before a cancel, and counts one delivery.)
 """
 
 from __future__ import annotations

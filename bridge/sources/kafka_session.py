@@ -172,7 +172,10 @@ class KafkaSession:
         self._watch(consumer)
         if self.beat_due and self._attached:
             self.beat_due = False
-            self._beat(consumer)
+            try:
+                self._beat(consumer)
+            except RetriableError:
+                self.beat_due = True
 
     def _regulate(self, consumer: KafkaConsumer) -> None:
         full = self.progress.in_flight >= 2 * self._section.batch.max

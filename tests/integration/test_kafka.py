@@ -11,6 +11,7 @@ from random import Random
 
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka.errors import CommitFailedError, KafkaTimeoutError, RebalanceInProgressError
 from kafka.record.default_records import DefaultRecordBatch
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
@@ -233,6 +234,27 @@ def test_an_ack_for_a_partition_that_moved_is_not_committed(
             kept = 1 - int(next(iter(partitions)))
             assert set(committed(admin, section.group)) == {kept}
             assert len(moved) + committed(admin, section.group)[kept] == 100
+
+
+def test_a_commit_that_a_rebalance_refuses_is_made_later(
+    broker: Broker, admin: KafkaAdminClient, topic_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if nothing more arrives: dropped, it would be lag on an idle topic for ever."""
+    section = section_of(topic_name, partitions=1)
+    publish_kafka(broker, section, numbered(10))
+    refusals = [RebalanceInProgressError(), CommitFailedError(), KafkaTimeoutError()]
+    commit = KafkaConsumer.commit
+
+    def refusing(consumer: KafkaConsumer, *arguments: object, **keywords: object) -> None:
+        if refusals:
+            raise refusals.pop()
+        commit(consumer, *arguments, **keywords)
+
+    monkeypatch.setattr(KafkaConsumer, "commit", refusing)
+    with running(broker, section) as source:
+        receive(source, 10)
+        finish(source)
+        assert committed(admin, section.group) == {0: 10}
 
 
 def test_finds_topics_by_their_pattern_also_later(
