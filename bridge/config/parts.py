@@ -37,22 +37,14 @@ _PLANNED = (
 )
 """Keys of later versions: refused by that name, so that no one takes them for a typing error or for working."""
 
-_WORDS = {
-    "bool_parsing": ("wrong-type", "should be true or false"),
-    "bool_type": ("wrong-type", "should be true or false"),
-    "dict_type": ("wrong-type", "should be a mapping (key: value)"),
-    "float_parsing": ("wrong-type", "should be a number"),
-    "float_type": ("wrong-type", "should be a number"),
-    "int_from_float": ("wrong-type", "should be a whole number"),
-    "int_parsing": ("wrong-type", "should be a whole number"),
-    "int_parsing_size": ("wrong-type", "should be a whole number"),
-    "int_type": ("wrong-type", "should be a whole number"),
-    "missing": ("missing-key", "is required"),
-    "model_type": ("wrong-type", "should be a mapping (key: value)"),
-    "string_too_short": ("wrong-value", "must not be empty"),
-    "string_type": ("wrong-type", "should be text (put a number or true in quotes)"),
-    "too_short": ("wrong-value", "must not be empty"),
-    "tuple_type": ("wrong-type", "should be a list"),
+_SHOULD = {
+    "bool": "true or false",
+    "dict": "a mapping (key: value)",
+    "float": "a number",
+    "int": "a whole number",
+    "model": "a mapping (key: value)",
+    "string": "text (put a number or true in quotes)",
+    "tuple": "a list",
 }
 
 Part = TypeVar("Part", bound=Section)
@@ -183,8 +175,13 @@ def _note(document: Document, model: type[Section] | None, error: ValidationErro
 
 def _words(detail: ErrorDetails) -> tuple[str, str]:
     kind = detail["type"]
-    if kind in _WORDS:
-        return _WORDS[kind]
+    wanted, _, what = kind.partition("_")
+    if kind == "missing":
+        return "missing-key", "is required"
+    if kind in ("too_short", "string_too_short"):
+        return "wrong-value", "must not be empty"
+    if wanted in _SHOULD and what.startswith(("type", "parsing", "from")):
+        return "wrong-type", f"should be {_SHOULD[wanted]}"
     message = detail["msg"].replace("Input should", "should")
     return (kind, message) if "-" in kind else ("wrong-value", printable(message))
 

@@ -51,7 +51,7 @@ def duration_text(seconds: float) -> str:
     for unit in ("d", "h", "m", "s"):
         if seconds and seconds % _DURATION[unit] == 0:
             return f"{seconds / _DURATION[unit]:.0f}{unit}"
-    return f"{seconds * 1000:g}ms" if seconds else "0s"
+    return f"{seconds * 1000:.3f}".rstrip("0").rstrip(".") + "ms" if seconds else "0s"
 
 
 def size_text(octets: int) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from uuid import UUID
 
+import pika
 import pytest
 
 from bridge.dead_letters import dead_letter
@@ -20,6 +21,9 @@ from scheduler.job import JobState, job_id
 from scheduler.job import new_job as requested
 from scheduler.storage import Storage, open_storage
 from scheduler.storage.records import Finish
+from tests.servers.kafka import Kafka
+from tests.servers.postgresql import PostgreSQL
+from tests.servers.rabbitmq import RabbitMQ
 
 COMMAND = Path(sys.executable).with_name("jobbridge")
 CONFIGURATION = """\
@@ -360,3 +364,94 @@ def test_the_shipped_configurations_have_no_mistakes(shop: Shop, name: str) -> N
     shipped = Path(__file__).parents[2] / "config" / name
     done = shop.run("check", "--strict", "-c", str(shipped))
     assert (done.returncode, done.stdout) == (0, "0 errors, 0 warnings\n")
+
+
+def test_publish_and_check_reach_rabbitmq(shop: Shop, rabbitmq: RabbitMQ, queue_name: str) -> None:
+    (shop.folder / "bridge.yaml").write_text(
+        CONFIGURATION.replace("{queue: orders}", f"{{broker: rabbit, queue: {queue_name}}}")
+        + f"brokers: {{rabbit: '{rabbitmq.url}'}}\n"
+    )
+    shop.run("migrate")
+    done = shop.run("publish", "orders", "x", "--correlation-id", "order-7", "--repeat", "3")
+    assert (done.returncode, done.stderr) == (0, "3 messages published to orders\n")
+    connection = pika.BlockingConnection(pika.URLParameters(rabbitmq.url))
+    taken = [connection.channel().basic_get(queue_name, auto_ack=True) for _ in range(4)]
+    connection.close()
+    assert [body for _, _, body in taken] == [b"x", b"x", b"x", None]
+    assert taken[0][1].correlation_id == "order-7"
+    checked = shop.run("check", "--connect")
+    assert checked.returncode == 0
+    assert "warning[broker] sources.orders: " in checked.stdout, "a quorum queue without a dead-letter target"
+    assert shop.run("check", "--connect", "--strict").returncode == 3
+    assert shop.run("publish", "orders", "x", "--key", "k").returncode == 2
+
+
+def test_publish_and_check_reach_kafka(shop: Shop, kafka: Kafka, topic_name: str) -> None:
+    (shop.folder / "bridge.yaml").write_text(
+        CONFIGURATION.replace("{queue: orders}", f"{{broker: events, topic: {topic_name}, partitions: 1}}")
+        + f"brokers: {{events: '{kafka.url}'}}\n"
+    )
+    shop.run("migrate")
+    found = shop.json("publish", "orders", "a\nb\n", "--ndjson", "--key", "k", "-H", "type=order.placed")
+    assert found == {"source": "orders", "published": 2}
+    assert shop.run("check", "--connect").returncode == 0
+    assert shop.run("publish", "orders", "x", "--routing-key", "k").returncode == 2
+
+
+def test_a_database_that_is_not_there_is_4(shop: Shop, postgresql: PostgreSQL) -> None:
+    url = postgresql.url.rpartition("/")[0] + "/nowhere"
+    (shop.folder / "bridge.yaml").write_text(CONFIGURATION.replace("sqlite:///jobs.db", url))
+    done = shop.run("status")
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "nowhere" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_pod_runs_jobs_and_ends_with_0(shop: Shop) -> None:
+    """The whole way: published twice, run once, a bad one in the dead letters, mended, replayed."""
+    shop.run("publish", "orders", '{"id": 7}', "--correlation-id", "order-7", "--repeat", "2")
+    shop.run("publish", "orders", "[7]", "--correlation-id", "order-8")
+    pod = subprocess.Popen([COMMAND, "run"], cwd=shop.folder, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            found = shop.json("status")
+            if found["jobs"]["SUCCEEDED"] == 1 and found["dead_letters"] == 1:  # type: ignore[index,call-overload]
+                break
+        assert found["servers"][0]["master"] is True  # type: ignore[index,call-overload]
+    finally:
+        pod.terminate()
+        _, log = pod.communicate(timeout=60)
+    assert pod.returncode == 0, log
+    assert all(json.loads(line)["ts"].endswith("Z") for line in log.splitlines())
+    [letter] = shop.json("dead-letters", "list")  # type: ignore[misc]
+    assert letter["correlation_id"] == "order-8"
+    assert shop.run("dead-letters", "replay", letter["id"]).stdout == f"{letter['id']}\tSTILL_REJECTED\n"
+    (shop.folder / "shop.py").write_text(SHOP.replace("dict", "list"))
+    replayed = shop.run("dead-letters", "replay", letter["id"])
+    assert (replayed.returncode, replayed.stdout) == (0, f"{letter['id']}\tCREATED\n")
+    assert shop.json("dead-letters", "list") == []
+    assert shop.json("jobs", "show", "order-8")["state"] == "ENQUEUED"  # type: ignore[index,call-overload]
+
+
+def test_no_secret_and_no_body_is_in_any_output_of_a_pod(shop: Shop) -> None:
+    """Secrets of a store, of brokers that are down, and bodies that are taken, refused and failed."""
+    (shop.folder / "shop.py").write_text("def place(order: dict) -> None:\n    raise ValueError('no')\n")
+    (shop.folder / "bridge.yaml").write_text(
+        CONFIGURATION.replace("routes:", "  a: {broker: rabbit, queue: a}\n  b: {broker: events, topic: b}\nroutes:")
+        + "brokers: {rabbit: 'amqp://bob:CANARY1@127.0.0.1:1/', events: {url: 'kafka://127.0.0.1:1', "
+        "sasl: {username: bob, password: CANARY2}}}\ndefaults: {retries: 0}\n"
+    )
+    shop.run("publish", "orders", '{"a": "CANARY3"}', "--correlation-id", "order-7")
+    shop.run("publish", "orders", "CANARY4", "--correlation-id", "order-8")
+    pod = subprocess.Popen(
+        [COMMAND, "run", "-v"], cwd=shop.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and not shop.run("jobs", "list", "--state", "FAILED").stdout:
+            pass
+    finally:
+        pod.terminate()
+        output, _ = pod.communicate(timeout=60)
+    assert "ValueError" in output
+    assert "CANARY" not in output

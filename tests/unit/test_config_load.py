@@ -13,6 +13,7 @@ from bridge.config.load import examine, load
 from bridge.config.mistakes import ConfigurationError
 from bridge.config.model import AmqpSourceSection, Configuration, KafkaSourceSection, LocalSourceSection
 from bridge.config.schema import json_schema
+from bridge.config.units import duration, duration_text, size, size_text
 
 CANARY = "c4n@ry/:#?%41"
 ENCODED = "c4n%40ry%2F%3A%23%3F%2541"
@@ -302,3 +303,14 @@ def test_the_schema_admits_references_and_bare_urls() -> None:
     properties = schema["properties"]
     assert isinstance(properties, dict)
     assert properties["brokers"]["additionalProperties"]["anyOf"][0]["type"] == "string"
+
+
+@given(st.integers(0, 10**9 - 1), st.sampled_from(["ms", "s", "m", "h", "d"]))
+def test_durations_are_shown_as_the_file_may_write_them(number: int, unit: str) -> None:
+    seconds = duration(f"{number}{unit}")
+    assert duration(duration_text(seconds)) == pytest.approx(seconds)
+
+
+@given(st.integers(0, 2**40))
+def test_sizes_are_shown_as_the_file_may_write_them(octets: int) -> None:
+    assert size(size_text(octets)) == octets
