@@ -15,7 +15,7 @@ _DURATION = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = {"": 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 # Digits are bounded so that no number of the file can be infinite or take long to read.
 _DURATION_FORM = r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)"
-_SIZE_FORM = r"([0-9]{1,12}) ?(|B|KiB|MiB|GiB)"
+_SIZE_FORM = r"([0-9]{1,15}) ?(|B|KiB|MiB|GiB)"
 
 
 def duration(value: object) -> float:
