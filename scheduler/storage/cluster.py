@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import bindparam, delete, select, update
 
-from scheduler.storage.database import Database
+from scheduler.storage.database import Database, retried
 from scheduler.storage.records import ServerRow
 from scheduler.storage.tables import servers
 
@@ -15,6 +15,7 @@ TIMEOUT_INTERVALS = 4
 class Cluster(Database):
     """The verbs that membership needs."""
 
+    @retried
     def register(self, server: bytes, *, host: str, pid: int, interval_us: int, status: str) -> int:
         """Enter a server under a new id; its number, which is higher than all before. May be done twice."""
         with self.connection() as connection:
@@ -32,6 +33,7 @@ class Cluster(Database):
             )
             return int(connection.execute(select(servers.c.number).where(servers.c.id == server)).scalar_one())
 
+    @retried
     def beat(self, server: bytes, status: str) -> bool:
         """One heartbeat. False: the row is gone, others hold this server for dead."""
         statement = (
@@ -64,12 +66,14 @@ class Cluster(Database):
         live = [row for row in self.servers() if row.age_us <= TIMEOUT_INTERVALS * row.interval_us]
         return [(row, row is live[0]) for row in live]
 
+    @retried
     def remove_silent(self, server: bytes, beat: int) -> bool:
         """Strike off a server that was seen silent since this beat; a beat in between wins, and False is told."""
         statement = delete(servers).where(servers.c.id == bindparam("of_id"), servers.c.beat == bindparam("seen"))
         with self.connection() as connection:
             return connection.execute(statement, {"of_id": server, "seen": beat}).rowcount == 1
 
+    @retried
     def unregister(self, server: bytes) -> None:
         """Strike off a server that is gone for certain."""
         with self.connection() as connection:

@@ -25,8 +25,9 @@ R = TypeVar("R")
 D = TypeVar("D", bound="Database")
 
 
-class Contended(Exception):
-    """A deadlock or a lock wait that took too long; the work was rolled back."""
+class Contended(StoreUnavailable):
+    """A deadlock or a lock wait that took too long; the work was rolled back. Verbs that write are tried again; a
+    read, which waits for a lock on a whole table alone, is answered with this."""
 
 
 def retried(verb: Callable[Concatenate[D, P], R]) -> Callable[Concatenate[D, P], R]:
@@ -75,7 +76,7 @@ class Database:
         except SQLAlchemyError as error:
             what = meaning(error)
             if what is Meaning.CONTENDED:
-                raise Contended from error
+                raise Contended(first_line(error)) from error
             if what is Meaning.NO_SCHEMA:
                 raise SchemaOutdated("the tables of jobbridge are missing: run `jobbridge migrate`") from None
             if what is Meaning.UNAVAILABLE:
@@ -102,7 +103,7 @@ class Database:
         try:
             with self.connection() as connection:
                 connection.execute(text("SELECT 1"))
-        except (StoreUnavailable, Contended):
+        except StoreUnavailable:
             return False
         return True
 
