@@ -16,7 +16,7 @@ from bridge.config.model import AmqpSourceSection, KafkaSourceSection, LocalSour
 from bridge.publish import Outgoing, publish_amqp, publish_kafka
 from bridge.sources.local import publish_local
 from scheduler.job import JobState
-from scheduler.storage import Storage, StoreUnavailable
+from scheduler.storage import StoreUnavailable
 from tests.acceptance.handlers import EFFECTS
 from tests.servers.processes import wait_until
 
@@ -57,9 +57,6 @@ class Cluster:
         grace: str = "20s",
         route: str = "",
     ) -> None:
-        self.folder = folder
-        self.pods: list[subprocess.Popen[bytes]] = []
-        self.ended: list[subprocess.Popen[bytes]] = []
         text = CONFIGURATION.format(
             store=store,
             brokers=f"{{bus: {json.dumps(broker)}}}" if broker else "{}",
@@ -70,13 +67,22 @@ class Cluster:
             grace=grace,
         )
         (folder / "bridge.yaml").write_text(text)
-        self.configuration = load(folder / "bridge.yaml", environ={})
-        self.storage = self._open_storage()
+        self._open(folder)
+        self.storage.migrate()
 
-    def _open_storage(self) -> Storage:
-        storage = store(self.configuration, pool_size=2)
-        storage.migrate()
-        return storage
+    @classmethod
+    def over(cls, folder: Path) -> Self:
+        """A cluster of the configuration that stands in the folder; its store may be away."""
+        cluster = cls.__new__(cls)
+        cluster._open(folder)
+        return cluster
+
+    def _open(self, folder: Path) -> None:
+        self.folder = folder
+        self.pods: list[subprocess.Popen[bytes]] = []
+        self.ended: list[subprocess.Popen[bytes]] = []
+        self.configuration = load(folder / "bridge.yaml", environ={})
+        self.storage = store(self.configuration, pool_size=2)
 
     def start(self, number: int = 1, *arguments: str) -> list[subprocess.Popen[bytes]]:
         """Start so many pods more; they are in when this returns."""
@@ -137,19 +143,17 @@ class Cluster:
         return publish_kafka(broker, section, messages)
 
     def counts(self) -> dict[str, int]:
-        """The jobs by state, those that are not zero."""
-        return {state.value: number for state, number in self.storage.count_by_state().items() if number}
+        """The jobs by state, those that are not zero; nothing while the store is away."""
+        try:
+            return {state.value: number for state, number in self.storage.count_by_state().items() if number}
+        except StoreUnavailable:
+            return {}
 
     def wait_for(self, wanted: dict[str, int], seconds: float = 60) -> None:
         """Until the jobs by state are just these."""
-
-        def there() -> bool:
-            try:
-                return self.counts() == wanted
-            except StoreUnavailable:
-                return False
-
-        assert wait_until(there, seconds, 0.1), f"{self.counts()} is not {wanted}\n{self.log()}"
+        assert wait_until(lambda: self.counts() == wanted, seconds, 0.1), (
+            f"{self.counts()} is not {wanted}\n{self.log()}"
+        )
 
     def wait_done(self, number: int, seconds: float = 60) -> None:
         """Until so many jobs succeeded, and there are no others."""
