@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+FORM = r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)"
+"""The digits are bounded, so that no text is infinite or takes long to read."""
 
 
 def seconds(value: str | float | timedelta) -> float:
@@ -16,10 +18,10 @@ def seconds(value: str | float | timedelta) -> float:
     if isinstance(value, timedelta):
         result = value.total_seconds()
     elif isinstance(value, str):
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", value.strip())
+        match = re.fullmatch(FORM, value.strip())
         if match is None:
             raise ValueError(f"{value!r} is not a duration: write a number and a unit of ms, s, m, h or d, such as 30s")
-        result = float(match[1]) * _UNITS[match[2]]
+        result = float(match[1]) * UNITS[match[2]]
     else:
         result = float(value)
     if not 0 <= result < float("inf"):

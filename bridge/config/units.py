@@ -5,16 +5,16 @@ Durations are seconds as float, sizes bytes as int, whatever unit the file used.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Annotated
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-_DURATION = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+from scheduler.duration import FORM, UNITS, seconds
+
 _SIZE = {"": 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
-# Digits are bounded so that no number of the file can be infinite or take long to read.
-_DURATION_FORM = r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)"
 _SIZE_FORM = r"([0-9]{1,15}) ?(|B|KiB|MiB|GiB)"
 
 
@@ -25,12 +25,12 @@ def duration(value: object) -> float:
     """
     if isinstance(value, float | int) and not isinstance(value, bool) and value == 0:
         return 0.0
-    match = re.fullmatch(_DURATION_FORM, value.strip()) if isinstance(value, str) else None
-    if match is None:
-        raise PydanticCustomError(
-            "bad-duration", "not a duration: write a number and a unit of ms, s, m, h or d, such as 30s"
-        )
-    return float(match[1]) * _DURATION[match[2]]
+    with contextlib.suppress(ValueError):
+        if isinstance(value, str):
+            return seconds(value)
+    raise PydanticCustomError(
+        "bad-duration", "not a duration: write a number and a unit of ms, s, m, h or d, such as 30s"
+    )
 
 
 def size(value: object) -> int:
@@ -46,12 +46,12 @@ def size(value: object) -> int:
     return int(match[1]) * _SIZE[match[2]]
 
 
-def duration_text(seconds: float) -> str:
+def duration_text(length: float) -> str:
     """Seconds as the file would write them, in the largest unit that needs no fraction."""
     for unit in ("d", "h", "m", "s"):
-        if seconds and seconds % _DURATION[unit] == 0:
-            return f"{seconds / _DURATION[unit]:.0f}{unit}"
-    return f"{seconds * 1000:.3f}".rstrip("0").rstrip(".") + "ms" if seconds else "0s"
+        if length and length % UNITS[unit] == 0:
+            return f"{length / UNITS[unit]:.0f}{unit}"
+    return f"{length * 1000:.3f}".rstrip("0").rstrip(".") + "ms" if length else "0s"
 
 
 def size_text(octets: int) -> str:
@@ -66,7 +66,7 @@ Duration = Annotated[
     float,
     BeforeValidator(duration),
     PlainSerializer(duration_text, return_type=str, when_used="json"),
-    WithJsonSchema({"type": "string", "pattern": rf"^({_DURATION_FORM}|\$.*)$"}),
+    WithJsonSchema({"type": "string", "pattern": rf"^({FORM}|\$.*)$"}),
 ]
 Size = Annotated[
     int,

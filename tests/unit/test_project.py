@@ -1,8 +1,10 @@
 """The project keeps its own rules: small files, no code from data, few top-level entries, honest lock files."""
 
 import ast
+import io
 import re
 import subprocess
+import tokenize
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,8 +78,22 @@ def test_files_and_functions_are_small(path: Path) -> None:
     assert list(long_functions(ast.parse(path.read_text()))) == []
 
 
+def code_lines(path: Path) -> int:
+    """Lines with code on them: neither blank, nor a comment, nor a docstring."""
+    text = path.read_text()
+    silent = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in silent:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            lines.difference_update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return len(lines)
+
+
 def test_the_whole_can_be_read() -> None:
-    assert sum(map(line_count, PRODUCT)) < MOST_LINES
+    assert sum(map(code_lines, PRODUCT)) < MOST_LINES
 
 
 @pytest.mark.parametrize("path", PRODUCT, ids=IDS)

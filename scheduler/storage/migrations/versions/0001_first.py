@@ -14,25 +14,35 @@ down_revision = None
 _FINISHED = "state IN ('SUCCEEDED', 'FAILED', 'DELETED')"
 
 
+def _innodb() -> bool:
+    return op.get_bind().dialect.name in ("mysql", "mariadb")
+
+
+def _digest_key() -> list[Column[object]]:
+    if not _innodb():
+        return [Column("id", columns.key(), primary_key=True)]
+    return [
+        Column("seq", BigInteger, primary_key=True, autoincrement=True),
+        Column("id", columns.key(), nullable=False, unique=True),
+    ]
+
+
+def _create(name: str, *parts: Column[object] | sa.Constraint, **options: bool) -> None:
+    op.create_table(name, *parts, mysql_charset="utf8mb4", mysql_engine="InnoDB", **options)
+
+
 def upgrade() -> None:
     """Make all tables."""
-    dialect = op.get_bind().dialect.name
-    innodb = dialect in ("mysql", "mariadb")
+    _jobs()
+    _index_jobs()
+    _letters_and_messages()
+    _servers()
 
-    def digest_key() -> list[Column[object]]:
-        if not innodb:
-            return [Column("id", columns.key(), primary_key=True)]
-        return [
-            Column("seq", BigInteger, primary_key=True, autoincrement=True),
-            Column("id", columns.key(), nullable=False, unique=True),
-        ]
 
-    def create_table(name: str, *parts: Column[object] | sa.Constraint, **options: bool) -> None:
-        op.create_table(name, *parts, mysql_charset="utf8mb4", mysql_engine="InnoDB", **options)
-
-    create_table(
+def _jobs() -> None:
+    _create(
         "jobbridge_jobs",
-        *digest_key(),
+        *_digest_key(),
         Column("version", Integer, nullable=False),
         Column("state", columns.name(10), nullable=False),
         Column("lane", SmallInteger, nullable=False),
@@ -57,7 +67,23 @@ def upgrade() -> None:
         Column("body", columns.blob()),
         sa.CheckConstraint("length(id) = 16", name="jobbridge_jobs_id_length"),
     )
-    if innodb:
+    _create(
+        "jobbridge_job_events",
+        Column("seq", columns.counted(), primary_key=True, autoincrement=True),
+        Column("job_id", columns.key(), nullable=False),
+        Column("at", BigInteger, nullable=False),
+        Column("kind", columns.name(20), nullable=False),
+        Column("version", Integer),
+        Column("owner", columns.key()),
+        Column("detail", columns.long_text(), nullable=False),
+        Column("digest", columns.key()),
+        Column("times", Integer, nullable=False),
+        sa.UniqueConstraint("job_id", "digest", name="jobbridge_job_events_conflict"),
+    )
+
+
+def _index_jobs() -> None:
+    if _innodb():
         op.create_index("jobbridge_jobs_claim", "jobbridge_jobs", ["state", "lane", "due_at"])
     else:
         for name, indexed, where in (
@@ -73,29 +99,18 @@ def upgrade() -> None:
                 postgresql_where=sa.text(where),
                 sqlite_where=sa.text(where),
             )
-    if dialect == "postgresql":
+    if op.get_bind().dialect.name == "postgresql":
         # The table's hot part is small and turns over fast; the defaults wait for a fifth of all rows ever kept.
         op.execute(
             "ALTER TABLE jobbridge_jobs SET"
             " (autovacuum_vacuum_scale_factor = 0.01, autovacuum_analyze_scale_factor = 0.01)"
         )
 
-    create_table(
-        "jobbridge_job_events",
-        Column("seq", columns.counted(), primary_key=True, autoincrement=True),
-        Column("job_id", columns.key(), nullable=False),
-        Column("at", BigInteger, nullable=False),
-        Column("kind", columns.name(20), nullable=False),
-        Column("version", Integer),
-        Column("owner", columns.key()),
-        Column("detail", columns.long_text(), nullable=False),
-        Column("digest", columns.key()),
-        Column("times", Integer, nullable=False),
-        sa.UniqueConstraint("job_id", "digest", name="jobbridge_job_events_conflict"),
-    )
-    create_table(
+
+def _letters_and_messages() -> None:
+    _create(
         "jobbridge_dead_letters",
-        *digest_key(),
+        *_digest_key(),
         Column("received_at", BigInteger, nullable=False),
         Column("source", columns.name(255), nullable=False),
         Column("reason", columns.name(50), nullable=False),
@@ -108,7 +123,7 @@ def upgrade() -> None:
         Column("body", columns.blob(), nullable=False),
     )
     op.create_index("jobbridge_dead_letters_received", "jobbridge_dead_letters", ["received_at"])
-    create_table(
+    _create(
         "jobbridge_messages",
         Column("seq", columns.counted(), primary_key=True, autoincrement=True),
         Column("queue", columns.name(255), nullable=False),
@@ -120,7 +135,10 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("jobbridge_messages_queue", "jobbridge_messages", ["queue", "seq"])
-    create_table(
+
+
+def _servers() -> None:
+    _create(
         "jobbridge_servers",
         Column("number", columns.counted(), primary_key=True, autoincrement=True),
         Column("id", columns.key(), nullable=False, unique=True),
