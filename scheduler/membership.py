@@ -60,8 +60,11 @@ class Watch:
                 continue
             seen[row.id] = still = before._replace(rounds=before.rounds + 1)
             timeout_us = TIMEOUT_INTERVALS * row.interval_us
-            silent = still.rounds >= SILENT_ROUNDS and row.age_us > timeout_us
-            if silent or (now - still.since) * 1e6 >= timeout_us:
+            stood_us = (now - still.since) * 1e6
+            # By its own interval too: the beat of a slower one rests for many rounds of mine, and a database's clock
+            # that jumped forward makes it look old.
+            silent = still.rounds >= SILENT_ROUNDS and stood_us > 1.5 * row.interval_us and row.age_us > timeout_us
+            if silent or stood_us >= timeout_us:
                 dead.add(row.id)
         self._seen = seen
         return dead
