@@ -14,9 +14,13 @@ MAX_TRACE = 16_000
 """Characters of a stack trace that are kept: its end, which names the error."""
 
 
+LONGEST = 100 * 365 * 86400.0
+"""Seconds that a delay lasts at most. One that the database can't hold would keep all results of its batch back."""
+
+
 def microseconds(duration: float) -> int:
-    """Seconds as whole microseconds."""
-    return int(duration * 1_000_000)
+    """Seconds as whole microseconds, at most a hundred years."""
+    return int(min(duration, LONGEST) * 1_000_000)
 
 
 def one_line(error: BaseException) -> str:
