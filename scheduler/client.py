@@ -5,11 +5,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from uuid import UUID
 
 from pydantic import TypeAdapter
 
-from scheduler.handlers import Handler, describe, resolve
+from scheduler.handlers import Handler, HandlerError, describe, resolve
 from scheduler.job import NewJob, headers_json, new_job
 from scheduler.storage import Act, open_storage
 from scheduler.storage.records import Outcome
@@ -100,10 +101,15 @@ class Scheduler:
         self._storage.close()
 
 
+@lru_cache(maxsize=256)
 def _described(handler: Callable[..., object] | str) -> Handler:
     if isinstance(handler, str):
         return resolve(handler)
-    return describe(handler, f"{handler.__module__}:{handler.__qualname__}")
+    reference = f"{handler.__module__}:{handler.__qualname__}"
+    described = describe(handler, reference)
+    if described.name == reference and (handler.__module__ == "__main__" or "<locals>" in handler.__qualname__):
+        raise HandlerError(f"{reference}: no pod can import it: move it to a module, at its top level")
+    return described
 
 
 def _encoded(body: object) -> bytes:

@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from logging import getLogger
 from random import Random
 
 from scheduler.handlers import HandlerRegistry
@@ -22,8 +23,11 @@ from scheduler.maintenance.rescue import Rescue
 from scheduler.membership import Membership
 from scheduler.offers import Offers
 from scheduler.retry import Policies
+from scheduler.storage.errors import StoreUnavailable
 from scheduler.storage.storage import Storage
 from scheduler.worker import Claimer, Finisher, Worker
+
+log = getLogger("jobbridge.pod")
 
 FLUSH_SECONDS = 5.0
 """How long a stop waits for results to be written once nothing runs any more."""
@@ -98,9 +102,11 @@ class Server:
         """
         worker = self.worker
         worker.draining = True
-        worker.hand_back_waiting()
         deadline = time.monotonic() + grace
-        while worker.inflight.in_phase(Phase.RUNNING) and time.monotonic() < deadline and not hurry.is_set():
+        while True:
+            worker.hand_back_waiting()  # each time: a claim or an insert may have been under way
+            if not worker.inflight.in_phase(Phase.RUNNING) or time.monotonic() >= deadline or hurry.is_set():
+                break
             hurry.wait(0.02)
         running = worker.inflight.in_phase(Phase.RUNNING)
         for run in running:
@@ -110,13 +116,22 @@ class Server:
         cut_off = worker.hand_back_running()
         flushed_by = time.monotonic() + FLUSH_SECONDS
         while len(worker.inflight) and time.monotonic() < flushed_by:
+            worker.hand_back_waiting()
             time.sleep(0.01)
         for thread in (self._claim, self._finish, self._maintenance, self._heartbeat):
             thread.stop(timeout=1.0)
         worker.executors.stop()
-        if self.outage.since is None:
-            self.membership.leave()
+        # On a thread: a database that hangs must not keep this process from ending.
+        leaving = threading.Thread(target=self._leave, daemon=True)
+        leaving.start()
+        leaving.join(FLUSH_SECONDS)
         return cut_off
+
+    def _leave(self) -> None:
+        try:
+            self.membership.leave()
+        except StoreUnavailable:
+            log.warning("can't unregister: the store does not answer; the other pods will notice")
 
     def _on_beat(self) -> None:
         self.claimer.wake.set()

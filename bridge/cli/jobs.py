@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -78,7 +79,7 @@ def show(config: Path | None, output: str | None, name: str) -> None:
     """Show a job, whole, with its history. ID: a job's id, or a correlation ID."""
     configuration = configured(config)
     with opened(configuration) as storage:
-        found = _find(configuration, storage, name)
+        found = [{**job, "progress": _progress(storage, job)} for job in _find(configuration, storage, name)]
         histories = [_history(storage, job) for job in found]
     form = chosen(output)
     whole = [presentable({**job, "history": history}) for job, history in zip(found, histories, strict=True)]
@@ -92,6 +93,14 @@ def show(config: Path | None, output: str | None, name: str) -> None:
         print_record(job, form)
         click.echo()
         print_records(history, _EVENT_COLUMNS, form)
+
+
+def _progress(storage: Storage, job: Record) -> object:
+    """How far a running job said it is, as of its pod's last heartbeat."""
+    if job["state"] != "PROCESSING":
+        return None
+    statuses = (json.loads(row.status) for row in storage.servers())
+    return next((found for status in statuses if (found := status.get("progress", {}).get(str(job["id"])))), None)
 
 
 def _history(storage: Storage, job: Record) -> list[dict[str, object]]:

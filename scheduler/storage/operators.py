@@ -1,6 +1,7 @@
 """What people look at and do: counts, lists, history, requeue, delete, dead letters.
 
-Lists are bounded and ordered by an index; an act is guarded by (id, version) and leaves a line in the job's history.
+Lists are bounded; one of a single state follows an index. An act is guarded by (id, version) and leaves a line in
+the job's history.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from sqlalchemy import Row, Select, delete, func, insert, null, select, update
 from scheduler.job import FINISHED, TRANSITIONS, JobState, job_id, preview
 from scheduler.storage.database import Database, retried
 from scheduler.storage.records import Act
-from scheduler.storage.tables import dead_letters, job_events, jobs, state
+from scheduler.storage.tables import dead_letters, job_events, jobs
+from scheduler.storage.tables import state as in_state
 
 Record = dict[str, object]
 """A row by its columns' names. Keys of 16 bytes are UUIDs."""
@@ -43,7 +45,7 @@ class Operators(Database):
 
     def backlog(self, bound: int) -> int:
         """How many jobs wait for a worker, counted no further than `bound`."""
-        waiting = select(jobs.c.id).where(jobs.c.state == state(JobState.ENQUEUED)).limit(bound).subquery()
+        waiting = select(jobs.c.id).where(jobs.c.state == in_state(JobState.ENQUEUED)).limit(bound).subquery()
         with self.connection() as connection:
             return connection.execute(select(func.count()).select_from(waiting)).scalar_one()
 
@@ -62,9 +64,11 @@ class Operators(Database):
         limit: int = 50,
     ) -> list[Record]:
         """The newest jobs that match, without their bodies."""
-        statement = select(*_LISTED).order_by(jobs.c.created_at.desc(), jobs.c.due_at.desc()).limit(limit)
-        if state is not None:
-            statement = statement.where(jobs.c.state == state.value)
+        statement = select(*_LISTED).limit(limit)
+        if state is None:
+            statement = statement.order_by(jobs.c.created_at.desc(), jobs.c.due_at.desc())
+        else:
+            statement = statement.where(jobs.c.state == in_state(state)).order_by(jobs.c.due_at.desc())
         for column, wanted in ((jobs.c.route, route), (jobs.c.handler, handler), (jobs.c.source, source)):
             if wanted is not None:
                 statement = statement.where(column == wanted)
