@@ -8,7 +8,7 @@ import pytest
 
 from bridge.config.model import BatchBounds
 from bridge.publish import Outgoing
-from bridge.sources import connect
+from bridge.sources import connect, kafka_session
 from bridge.sources.source import Batch, Source
 from tests.conformance.desks import PATIENCE, AmqpDesk, Desk, KafkaDesk, bodies, finish, numbered, receive
 from tests.servers.kafka import Kafka
@@ -20,6 +20,12 @@ DESKS: dict[str, Callable[[pytest.FixtureRequest, str], Desk]] = {
     "amqp-quorum": lambda request, name: AmqpDesk(request.getfixturevalue("rabbitmq").url, name, "quorum"),
     "kafka": lambda request, name: KafkaDesk(request.getfixturevalue("kafka").url, name),
 }
+
+
+@pytest.fixture(autouse=True)
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A close waits for the end of an idle poll."""
+    monkeypatch.setattr(kafka_session, "IDLE_POLL_MS", 100)
 
 
 @pytest.fixture(params=DESKS)
