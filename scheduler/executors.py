@@ -36,6 +36,7 @@ class Executors:
     """Threads and an event loop.
 
     :param may_start: asked last thing before a handler is called; False: the run is put aside by whoever answers.
+    :param timed: called when a run with a timeout began: `expire` has to be asked by then.
     """
 
     def __init__(
@@ -43,12 +44,14 @@ class Executors:
         inflight: InFlight,
         may_start: Callable[[Run], bool],
         ended: Ended,
+        timed: Callable[[], None],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.exhausted = threading.Event()
         self._inflight = inflight
         self._may_start = may_start
         self._ended = ended
+        self._deadline_is_set = timed
         self._monotonic = monotonic
         self._queue: SimpleQueue[Run | None] = SimpleQueue()
         self._written_off = 0
@@ -154,6 +157,7 @@ class Executors:
             run.deadline = run.started + timeout
             with self._timed_lock:
                 self._timed[run.key] = run
+            self._deadline_is_set()
         return True
 
     def _event_loop(self) -> asyncio.AbstractEventLoop:

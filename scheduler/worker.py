@@ -66,11 +66,11 @@ class Worker:
         self.random = random
         self.monotonic = monotonic
         self.inflight = InFlight(workers, monotonic)
-        self.executors = Executors(self.inflight, self._may_start, self._ended, monotonic)
         self.claiming = threading.Event()
         """Wakes the claim thread."""
         self.finishing = threading.Event()
         """Wakes the finish thread."""
+        self.executors = Executors(self.inflight, self._may_start, self._ended, self.finishing.set, monotonic)
         self.draining = False
         self.hungry = False
         """The last claim came back short: whoever inserts here may run it at once."""

@@ -132,8 +132,13 @@ class Cluster:
 
     def publish(self, tasks: Iterable[tuple[str, dict[str, object]]]) -> int:
         """Publish (correlation ID, body) through the source's broker, confirmed."""
+        return self.publish_raw(
+            Outgoing(json.dumps(body).encode(), correlation.encode()) for correlation, body in tasks
+        )
+
+    def publish_raw(self, messages: Iterable[Outgoing]) -> int:
+        """Publish messages as they are."""
         section = self.configuration.sources["tasks"]
-        messages = (Outgoing(json.dumps(body).encode(), correlation.encode()) for correlation, body in tasks)
         if isinstance(section, LocalSourceSection):
             return publish_local(self.storage, section, messages)
         broker = self.configuration.brokers["bus"]
