@@ -21,9 +21,9 @@ from sqlalchemy import (
     Update,
     bindparam,
     case,
-    exists,
     func,
     insert,
+    literal_column,
     null,
     select,
     update,
@@ -110,10 +110,16 @@ class Execution(Database):
 
     @cached_property
     def _peeking(self) -> Select[*tuple[object, ...]]:
+        # The first by the index, and no EXISTS: for that PostgreSQL reads the table from its oldest rows on.
         lanes = [
-            exists().where(
+            select(jobs.c.due_at)
+            .where(
                 jobs.c.state == state(JobState.ENQUEUED), jobs.c.lane == lane, self.among(jobs.c.handler, "handlers")
             )
+            .order_by(jobs.c.due_at)
+            .limit(literal_column("1"))
+            .scalar_subquery()
+            .is_not(None)
             for lane in range(LANES + 1)
         ]
         due = select(func.min(jobs.c.due_at)).where(jobs.c.state == state(JobState.SCHEDULED)).scalar_subquery()
