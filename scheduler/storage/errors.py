@@ -46,6 +46,8 @@ _MYSQL = {
     (1021, 1030, 1037, 1040, 1041, 1053, 1114, 1129, 1158, 1159, 1160, 1161, 1203, 1290, 1792, 1836, 1927, 3024, 4031),
     Meaning.UNAVAILABLE,
 )
+# What PostgreSQL, too, refuses while it connects: a user without a right or with too many connections, no database.
+_MYSQL |= dict.fromkeys((1044, 1045, 1049, 1226), Meaning.UNAVAILABLE)
 
 _SQLITE = {
     sqlite3.SQLITE_BUSY: Meaning.CONTENDED,
