@@ -39,7 +39,7 @@ def _bytes(text: object) -> bytes | None:
 def envelope(message: Message) -> str:
     """All of a message but its body, as ASCII JSON; bytes that are not UTF-8 as lone surrogates, reversibly."""
     fields = message._asdict()
-    del fields["body"], fields["size"]
+    del fields["body"]
     fields["headers"] = [[name, _reversible(value)] for name, value in message.headers]
     for name in ("correlation", "message_id", "key"):
         fields[name] = _reversible(fields[name])
@@ -78,7 +78,7 @@ def dead_letter(source: str, message: Message, reason: str, detail: str, *, keep
         coordinates=_shown(message.coordinates)[:500],
         envelope=stored,
         digest=blake2b(message.body, digest_size=16).digest(),
-        size=len(message.body) if message.size is None else message.size,
+        size=len(message.body),
         body=body,
     )
 

@@ -74,7 +74,7 @@ class Decoder:
         """What becomes of this message."""
         if message.undecodable is not None:
             return Rejection(message, "undecodable", message.undecodable)
-        size = len(message.body) if message.size is None else message.size
+        size = len(message.body)
         if size > self._max_message_bytes:
             return Rejection(message, "too-large", f"{size} bytes, max_message_bytes is {self._max_message_bytes}")
         if message.content_encoding not in (None, "", "identity"):

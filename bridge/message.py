@@ -31,8 +31,6 @@ class Message(NamedTuple):
     local queue, nothing on AMQP."""
     undecodable: str | None = None
     """Why the broker's client could not decode it: such a message is a dead letter."""
-    size: int | None = None
-    """The body's length in bytes where the body itself was not kept (None: `len(body)`)."""
 
 
 def text(raw: bytes) -> str:

@@ -73,7 +73,8 @@ class Kafka(Server):
         text = _PROPERTIES.format(port=self.port, controller_port=free_port(), data=self.directory / "data")
         properties.write_text(text + "".join(f"{key}={value}\n" for key, value in self.settings.items()))
         cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        self.run([*self._java("-Xmx128m"), "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(properties)])
+        tool = [*self._java("-Xmx128m"), "kafka.tools.StorageTool", "format"]
+        self.run([*tool, f"--cluster-id={cluster}", "-c", str(properties)])
 
     def command(self) -> list[str]:
         return [*self._java("-Xmx512m"), "kafka.Kafka", str(self.directory / "server.properties")]

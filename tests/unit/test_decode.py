@@ -1,0 +1,207 @@
+"""What becomes of a message: its route, its ID, its body."""
+
+from typing import Annotated
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, Field
+
+from bridge.config.model import Route
+from bridge.decode import Decoded, Decoder, Ignored, Rejection, Request
+from bridge.message import Message
+from bridge.routing import rule
+from scheduler.handlers import describe
+from scheduler.job import job_id
+
+
+class Order(BaseModel):
+    id: int
+    amount: Annotated[float, Field(gt=0)] = 1.0
+
+
+def place(order: Order) -> None:
+    """Take an order."""
+
+
+def raw(body: bytes) -> None:
+    """Take anything."""
+
+
+def decoder(*routes: dict[str, object], function: object = raw, **keys: object) -> Decoder:
+    rules = [
+        rule(Route.model_validate({"from": "s", "handler": "m:f", **route}), describe(function, "m:f"))
+        for route in routes or ({"name": "only"},)
+    ]
+    return Decoder("s", rules, **keys)  # type: ignore[arg-type]
+
+
+def accepted(decoded: Decoded) -> Request:
+    assert isinstance(decoded, Request), decoded
+    return decoded
+
+
+def reason(decoded: Decoded) -> str:
+    assert isinstance(decoded, Rejection), decoded
+    return decoded.reason
+
+
+def test_the_first_route_that_matches_wins() -> None:
+    """By equality and by glob, as text, on headers and properties; a missing value matches nothing."""
+    decode = decoder(
+        {"name": "exact", "when": {"header:type": "order.placed"}},
+        {"name": "glob", "when": {"header:type": "order.*", "routing_key": "eu.?"}},
+        {"name": "property", "when": {"type": "T"}},
+        {"name": "topic", "when": {"topic": "pay*"}},
+        {"name": "content", "when": {"content_type": "text/plain"}},
+    ).decode
+
+    def route(**fields: object) -> str:
+        decoded = decode(Message(b"", correlation=b"c", **fields))  # type: ignore[arg-type]
+        return decoded.route.name if isinstance(decoded, Request) else reason(decoded)
+
+    assert route(headers=(("type", b"order.placed"),)) == "exact"
+    assert route(headers=(("type", b"order.sent"),), routing_key="eu.1") == "glob"
+    assert route(headers=(("type", b"order.sent"),), routing_key="eu.12") == "no-route"
+    assert route(headers=(("type", b"order.sent"),)) == "no-route"
+    assert route(headers=(("type", b"ORDER.PLACED"),)) == "no-route"
+    assert route(headers=(("type", b"a"), ("type", b"b"))) == "no-route"
+    assert route(type="T") == "property"
+    assert route(topic="payments") == "topic"
+    assert route(content_type="text/plain") == "content"
+    assert route() == "no-route"
+
+
+def test_a_source_may_ignore_what_no_route_takes() -> None:
+    """`otherwise: ignore`."""
+    decode = decoder({"name": "r", "when": {"type": "T"}}, otherwise="ignore").decode
+    assert isinstance(decode(Message(b"", correlation=b"c")), Ignored)
+
+
+@pytest.mark.parametrize(
+    ("key", "fields", "expected"),
+    [
+        ("correlation_id", {"correlation": b"\xff\x00"}, b"\xff\x00"),
+        ("message_id", {"message_id": b"m"}, b"m"),
+        ("header:order", {"headers": (("order", b"7"), ("order", b"8"))}, b"7"),
+        ("key", {"key": b"k"}, b"k"),
+        ("body:/order/id", {"body": b'{"order": {"id": "a7"}}'}, b"a7"),
+        ("body:/order/id", {"body": b'{"order": {"id": 7}}'}, b"7"),
+        ("body:/list/1", {"body": b'{"list": [1, true]}'}, b"true"),
+        ("body:/a~1b", {"body": '{"a/b": "é"}'.encode()}, "é".encode()),
+    ],
+)
+def test_where_the_id_stands(key: str, fields: dict[str, object], expected: bytes) -> None:
+    """Each `dedupe.key`."""
+    decode = decoder({"name": "r", "dedupe": {"key": key}}).decode
+    job = accepted(decode(Message(**{"body": b"", **fields}))).job  # type: ignore[arg-type]
+    assert (job.correlation_bytes, job.id) == (expected, job_id("r", expected))
+
+
+def test_the_content_may_be_the_id() -> None:
+    """Equal bodies are one job."""
+    decode = decoder({"name": "r", "dedupe": {"key": "content"}}).decode
+    one, same, other = (accepted(decode(Message(body))).job.id for body in (b"a", b"a", b"b"))
+    assert one == same != other
+
+
+@pytest.mark.parametrize("key", ["correlation_id", "message_id", "header:x", "key", "body:/x", "body:/a/b"])
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_missing_id_is_rejected(key: str, empty: bool) -> None:
+    """Missing or empty; never replaced by a constant."""
+    decode = decoder({"name": "r", "dedupe": {"key": key}}).decode
+    nothing = b"" if empty else None
+    headers = (("x", b""),) if empty else ()
+    body = b'{"x": "", "a": 1}' if empty else b'{"x": null}'
+    message = Message(body, headers, nothing, nothing, nothing)
+    assert reason(decode(message)) == "missing-correlation-id"
+
+
+def test_an_id_in_a_body_that_is_none() -> None:
+    """A table is no ID, and a body that can't be read has none."""
+    decode = decoder({"name": "r", "dedupe": {"key": "body:/x"}}).decode
+    assert reason(decode(Message(b'{"x": {}}'))) == "missing-correlation-id"
+    assert reason(decode(Message(b"nothing"))) == "invalid-json"
+
+
+def test_what_stands_in_for_a_missing_id() -> None:
+    """`missing: content` and `missing: allow`: the coordinates, else a random ID."""
+    by_content = decoder({"name": "r", "dedupe": {"missing": "content"}}).decode
+    assert accepted(by_content(Message(b"a"))).job.id == accepted(by_content(Message(b"a"))).job.id
+    allowed = decoder({"name": "r", "dedupe": {"missing": "allow"}}).decode
+    placed = Message(b"a", coordinates="t/0/7")
+    assert accepted(allowed(placed)).job.id == accepted(allowed(placed)).job.id
+    assert accepted(allowed(Message(b"a"))).job.id != accepted(allowed(Message(b"a"))).job.id
+
+
+def test_the_namespace_is_the_route_or_what_it_names() -> None:
+    """Two routes fed by one transaction are two jobs, unless they share a namespace."""
+    message = Message(b"", correlation=b"c")
+    ids = [
+        accepted(decoder(route).decode(message)).job.id
+        for route in (
+            {"name": "a"},
+            {"name": "b"},
+            {"name": "c", "dedupe": {"namespace": "n"}},
+            {"name": "d", "dedupe": {"namespace": "n"}},
+        )
+    ]
+    assert len(set(ids)) == 3
+    assert ids[2] == ids[3]
+
+
+def test_a_long_id_is_digested_whole_and_kept_capped() -> None:
+    """Two long IDs that differ at their end are two jobs."""
+    decode = decoder().decode
+    one, other = (accepted(decode(Message(b"", correlation=b"x" * 300 + end))).job for end in (b"1", b"2"))
+    assert one.id != other.id
+    assert (len(one.correlation_bytes), one.correlation_length) == (255, 301)
+
+
+def test_a_body_is_validated_and_stored_as_received() -> None:
+    """The parsed object goes along; the bytes are not touched."""
+    body = b' {"amount": 2, "id": "7"} '
+    request = accepted(decoder(function=place).decode(Message(body, correlation=b"c")))
+    assert (request.body, request.job.body) == (Order(id=7, amount=2.0), body)
+    rejected = decoder(function=place).decode(Message(b'{"id": 7, "amount": -1}', correlation=b"c"))
+    assert isinstance(rejected, Rejection)
+    assert (rejected.reason, rejected.detail) == ("invalid-body", "amount: Input should be greater than 0")
+
+
+def test_size_encoding_and_undecodable() -> None:
+    """What is refused before its body is looked at."""
+    decode = decoder(max_message_bytes=10).decode
+    assert reason(decode(Message(b"x" * 11, correlation=b"c"))) == "too-large"
+    accepted(decode(Message(b"x" * 10, correlation=b"c")))
+    assert reason(decode(Message(b"", correlation=b"c", content_encoding="gzip"))) == "content-encoding"
+    accepted(decode(Message(b"", correlation=b"c", content_encoding="identity")))
+    assert reason(decode(Message(b"", undecodable="bad frame"))) == "undecodable"
+
+
+MESSAGES = st.builds(
+    Message,
+    st.binary(max_size=50)
+    | st.sampled_from([b"[" * 100_000, b"9" * 5000, b'{"id": 1e999}', b'{"id": "\xed\xa0\x80"}']),
+    st.lists(st.tuples(st.text(max_size=5), st.binary(max_size=5)), max_size=3).map(tuple),
+    st.none() | st.binary(max_size=300),
+    st.none() | st.binary(max_size=5),
+    st.none() | st.binary(max_size=5),
+    st.none() | st.text(max_size=5),
+    st.none() | st.text(max_size=5),
+    st.none() | st.text(max_size=5),
+    st.none() | st.text(max_size=5),
+    st.none() | st.text(max_size=5),
+)
+
+
+@given(MESSAGES, st.sampled_from(["correlation_id", "header:x", "body:/id", "body:/0", "content", "key"]))
+def test_no_message_raises(message: Message, key: str) -> None:
+    """Any message is a job or has a reason, and what is stored of it can be stored."""
+    decoded = decoder({"name": "r", "dedupe": {"key": key}}, function=place).decode(message)
+    if isinstance(decoded, Request):
+        job = decoded.job
+        assert job.headers.isascii()
+        assert job.correlation_id.isprintable()
+        assert job.body == message.body
+    else:
+        assert reason(decoded)
