@@ -77,6 +77,8 @@ class Terminal:
     """A shell in which commands are typed one after the other."""
 
     def __init__(self, folder: Path) -> None:
+        self.seen: list[str] = []
+        """All that was printed so far."""
         environ = {name: value for name, value in os.environ.items() if not name.startswith("JOBBRIDGE")}
         self._shell = subprocess.Popen(
             ["bash"],
@@ -94,12 +96,13 @@ class Terminal:
         assert self._shell.stdin is not None and self._shell.stdout is not None
         self._shell.stdin.write(f"{command}\necho {MARK} $?\n")
         self._shell.stdin.flush()
-        printed = []
+        printed: list[str] = []
         for line in self._shell.stdout:
             if line.startswith(MARK):
                 assert line.split()[1] == "0", f"{command}\n{''.join(printed)}"
                 return "".join(printed)
             printed.append(line)
+            self.seen.append(line)
         raise AssertionError(f"the shell ended: {''.join(printed)}")
 
     def follow(self, step: Step) -> None:
@@ -155,6 +158,7 @@ def test_the_quick_start_works_as_printed(clone: Path, terminal: Terminal) -> No
     for step in printed:
         terminal.follow(step)
     terminal.type("wait")
+    assert terminal.seen.count("order 7: 12.50\n") == 1
     assert '"message": "stopped: all that ran has ended"' in (shop / "pod.log").read_text()
 
 
