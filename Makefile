@@ -24,7 +24,7 @@ $(INSTALLED): requirements-dev.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-run: install ## Run the demonstration: two pods, a store in a file, no broker needed
+run: install ## Run the demonstration: three pods on one SQLite file, no broker needed
 	$(BIN)/python -m bridge.demo $(ARGS)
 
 servers: install ## Get what the tests start: PostgreSQL, MariaDB, RabbitMQ, Kafka (nothing is started here)

@@ -43,7 +43,7 @@ def envelope(message: Message) -> str:
     fields["headers"] = [[name, _reversible(value)] for name, value in message.headers]
     for name in ("correlation", "message_id", "key"):
         fields[name] = _reversible(fields[name])
-    return json.dumps({name: value for name, value in fields.items() if value})
+    return json.dumps({name: value for name, value in fields.items() if value is not None and value != []})
 
 
 def message_of(stored: str, body: bytes) -> Message:

@@ -57,6 +57,7 @@ def main() -> int:
     storage = open_storage(f"sqlite:///{folder / 'jobbridge.db'}")
     storage.migrate()
     pods = [_start_pod(folder) for _ in range(PODS)]
+    keep = True
     try:
         print(f"{PODS} pods share {folder / 'jobbridge.db'}", flush=True)
         _publish(folder)
@@ -64,6 +65,7 @@ def main() -> int:
             print(f"the orders were not done within {DEADLINE:.0f} s: see {folder}", file=sys.stderr)
             return 1
         right = _show(storage, folder)
+        keep = not right
         if right and sys.stdout.isatty():
             _stay(folder)
         return 0 if right else 1
@@ -73,7 +75,7 @@ def main() -> int:
             pod.send_signal(signal.SIGTERM)
         for pod in pods:
             pod.wait(timeout=30)
-        if not sys.stdout.isatty():
+        if not keep:
             shutil.rmtree(folder)
 
 
@@ -89,7 +91,7 @@ def _start_pod(folder: Path) -> subprocess.Popen[bytes]:
 
 
 def _publish(folder: Path) -> None:
-    """Orders and duplicates, mixed, through the command that a user would type."""
+    """Orders and duplicates, mixed."""
     from bridge.config.model import LocalSourceSection
     from bridge.publish import Outgoing
     from bridge.sources.local import publish_local

@@ -23,7 +23,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from logging import getLogger
+from logging import DEBUG, getLogger
 from queue import Empty, SimpleQueue
 from random import Random
 
@@ -112,6 +112,8 @@ class Worker:
         job = run.job
         if error is None:
             result = succeeded(job, run.policy)
+            if log.isEnabledFor(DEBUG):
+                log.debug("job succeeded", extra=self._fields(run))
         elif run.context.cancelled and not isinstance(error, HandlerTimeout):
             result = handed_back(job)  # it ended because it was told to
         else:
@@ -125,14 +127,14 @@ class Worker:
             self.claiming.set()
 
     def _log_failure(self, run: Run, error: BaseException, result: Finish) -> None:
-        fields = log_fields(run.job) | {
-            "duration_ms": round((self.monotonic() - run.started) * 1000, 1),
-            "error.type": type(error).__name__,
-        }
+        fields = self._fields(run) | {"error.type": type(error).__name__}
         if result.state is JobState.FAILED:
             log.error("job failed for good: %s", one_line(error), extra=fields)
         else:
             log.warning("job failed, next try in %.1f s: %s", result.delay_us / 1e6, one_line(error), extra=fields)
+
+    def _fields(self, run: Run) -> dict[str, object]:
+        return log_fields(run.job) | {"duration_ms": round((self.monotonic() - run.started) * 1000, 1)}
 
     def hand_back_waiting(self) -> None:
         """Give back what has not started."""

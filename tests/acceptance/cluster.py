@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from kafka import KafkaConsumer, TopicPartition
+
 from bridge.assembly import store
 from bridge.config.load import load
 from bridge.config.model import AmqpSourceSection, KafkaSourceSection, LocalSourceSection
@@ -18,6 +20,7 @@ from bridge.sources.local import publish_local
 from scheduler.job import JobState
 from scheduler.storage import StoreUnavailable
 from tests.acceptance.handlers import EFFECTS
+from tests.servers.kafka import Kafka
 from tests.servers.processes import wait_until
 
 REPOSITORY = str(Path(__file__).parents[2])
@@ -193,6 +196,17 @@ class Cluster:
                 pod.kill()
                 pod.wait()
         self.storage.close()
+
+
+def lag(kafka: Kafka, group: str, topic: str) -> int:
+    """How many records of the topic the group has not committed."""
+    consumer = KafkaConsumer(bootstrap_servers=kafka.bootstrap, group_id=group, enable_auto_commit=False)
+    try:
+        partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
+        ends = consumer.end_offsets(partitions)
+        return sum(end - (consumer.committed(partition) or 0) for partition, end in ends.items())
+    finally:
+        consumer.close()
 
 
 def tasks(number: int, duplicates: int = 0, **body: object) -> Iterator[tuple[str, dict[str, object]]]:

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import pytest
-from kafka import KafkaConsumer, TopicPartition
 
-from tests.acceptance.cluster import Cluster, tasks
+from tests.acceptance.cluster import Cluster, lag, tasks
 from tests.servers.kafka import Kafka
 from tests.servers.processes import wait_until
 from tests.servers.rabbitmq import RabbitMQ
@@ -25,16 +24,6 @@ def _check(cluster: Cluster) -> None:
     assert len(starts) == MESSAGES
     assert set(starts.values()) == {1}
     assert cluster.storage.count_dead_letters() == 0
-
-
-def _lag(kafka: Kafka, group: str, topic: str) -> int:
-    consumer = KafkaConsumer(bootstrap_servers=kafka.bootstrap, group_id=group, enable_auto_commit=False)
-    try:
-        partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
-        ends = consumer.end_offsets(partitions)
-        return sum(end - (consumer.committed(partition) or 0) for partition, end in ends.items())
-    finally:
-        consumer.close()
 
 
 def _assert_drained(rabbitmq: RabbitMQ, name: str, pods: int) -> None:
@@ -74,9 +63,7 @@ def test_topic(delivery: str, kafka: Kafka, postgresql_url: str, topic_name: str
     source = TOPIC.format(name=topic_name, delivery=delivery)
     with Cluster(tmp_path, store=postgresql_url, broker=kafka.url, source=source) as cluster:
         _check(cluster)
-        assert wait_until(lambda: _lag(kafka, topic_name, topic_name) == 0, 20, 0.5), _lag(
-            kafka, topic_name, topic_name
-        )
+        assert wait_until(lambda: lag(kafka, topic_name, topic_name) == 0, 20, 0.5), _lag(kafka, topic_name, topic_name)
 
 
 def test_local_queue_on_sqlite(sqlite_url: str, tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from bridge.publish import PublishError
-from tests.acceptance.cluster import Cluster, tasks
+from tests.acceptance.cluster import Cluster, lag, tasks
 from tests.servers.kafka import Kafka
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.processes import wait_until
-from tests.servers.rabbitmq import RabbitMQ
+from tests.servers.rabbitmq import QueueDepth, RabbitMQ
 from tests.servers.server import Server, free_port
 
 QUEUE = "{{broker: bus, queue: {name}}}"
@@ -138,8 +138,7 @@ def test_rabbitmq_is_away(
     source = QUEUE.format(name=queue_name)
     with Cluster(tmp_path, store=postgresql_url, broker=own_rabbitmq.url, source=source) as cluster:
         _outage_of_the_broker(cluster, own_rabbitmq, publishing)
-        ours = own_rabbitmq.queues()[queue_name]
-        assert (ours.ready, ours.unacked) == (0, 0)
+        assert wait_until(lambda: own_rabbitmq.queues()[queue_name] == QueueDepth(0, 0), 20, 0.5)
 
 
 @pytest.mark.timeout(240)
@@ -150,6 +149,7 @@ def test_kafka_is_away(
     source = TOPIC.format(name=topic_name)
     with Cluster(tmp_path, store=postgresql_url, broker=own_kafka.url, source=source) as cluster:
         _outage_of_the_broker(cluster, own_kafka, publishing)
+        assert wait_until(lambda: lag(own_kafka, topic_name, topic_name) == 0, 20, 0.5)
 
 
 def _outage_of_the_broker(cluster: Cluster, server: Server, publishing: list[Publisher]) -> None:

@@ -10,12 +10,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from random import Random
 
-from bridge.config.model import AmqpSourceSection, BatchBounds, Broker, KafkaSourceSection
+from bridge.config.model import AmqpSourceSection, BatchBounds, Broker, KafkaSourceSection, LocalSourceSection
 from bridge.message import Message
 from bridge.publish import Outgoing, publish_amqp, publish_kafka
 from bridge.sources.amqp import AmqpSource
 from bridge.sources.kafka import KafkaSource
+from bridge.sources.local import LocalSource, publish_local
 from bridge.sources.source import Source
+from scheduler.storage import open_storage
 from tests.servers.processes import wait_until
 
 PATIENCE = 20.0
@@ -24,8 +26,6 @@ PATIENCE = 20.0
 class Desk(ABC):
     """A queue or topic of one test, empty at first."""
 
-    repeats_headers = False
-    """One message can carry a header name twice."""
     acks_in_any_order = True
     """A later batch can be acked for good before an earlier one."""
 
@@ -67,7 +67,6 @@ class AmqpDesk(Desk):
 
 
 class KafkaDesk(Desk):
-    repeats_headers = True
     acks_in_any_order = False
 
     def __init__(self, url: str, topic: str) -> None:
@@ -82,6 +81,20 @@ class KafkaDesk(Desk):
     def open(self, batch: BatchBounds | None = None) -> KafkaSource:
         section = self.section.model_copy(update={"batch": batch or BatchBounds()})
         return KafkaSource("conformance", self.broker, section, pod_name="pod", random=Random(1), session_timeout=6)
+
+
+class LocalDesk(Desk):
+    def __init__(self, url: str, queue: str) -> None:
+        self.storage = open_storage(url)
+        self.storage.migrate()
+        self.section = LocalSourceSection(queue=queue)
+
+    def publish(self, messages: list[Outgoing]) -> None:
+        publish_local(self.storage, self.section, messages)
+
+    def open(self, batch: BatchBounds | None = None) -> LocalSource:
+        section = self.section.model_copy(update={"batch": batch or BatchBounds()})
+        return LocalSource("conformance", section, self.storage, random=Random(threading.get_ident()))
 
 
 def numbered(count: int, first: int = 0) -> list[Outgoing]:
