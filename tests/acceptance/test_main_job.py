@@ -63,7 +63,7 @@ def test_topic(delivery: str, kafka: Kafka, postgresql_url: str, topic_name: str
     source = TOPIC.format(name=topic_name, delivery=delivery)
     with Cluster(tmp_path, store=postgresql_url, broker=kafka.url, source=source) as cluster:
         _check(cluster)
-        assert wait_until(lambda: lag(kafka, topic_name, topic_name) == 0, 20, 0.5), _lag(kafka, topic_name, topic_name)
+        assert wait_until(lambda: lag(kafka, topic_name, topic_name) == 0, 20, 0.5)
 
 
 def test_local_queue_on_sqlite(sqlite_url: str, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What becomes of a message: its route, its ID, its body."""
 
+import sys
 from typing import Annotated
 
 import pytest
@@ -166,6 +167,16 @@ def test_a_body_is_validated_and_stored_as_received() -> None:
     rejected = decoder(function=place).decode(Message(b'{"id": 7, "amount": -1}', correlation=b"c"))
     assert isinstance(rejected, Rejection)
     assert (rejected.reason, rejected.detail) == ("invalid-body", "amount: Input should be greater than 0")
+
+
+@pytest.mark.parametrize("name", ["os:system", "builtins:exec", "antigravity:x", "tests.unit.test_decode:place"])
+def test_no_content_chooses_what_runs(name: str) -> None:
+    """The handler is the route's, whatever a message names, and nothing it names is imported (I6)."""
+    headers = tuple((key, name.encode()) for key in ("handler", "job", "task", "type", "__type__", "class", "module"))
+    message = Message(b'{"__class__": "%s"}' % name.encode(), headers, b"c", type=name, routing_key=name)
+    before = set(sys.modules)
+    assert accepted(decoder().decode(message)).job.handler == "m:f"
+    assert set(sys.modules) == before
 
 
 def test_size_encoding_and_undecodable() -> None:
