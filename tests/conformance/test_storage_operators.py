@@ -1,5 +1,6 @@
 """What people look at and do: counts and lists that are right, acts that are guarded and leave a line."""
 
+import contextlib
 from collections import Counter
 from functools import partial
 from uuid import UUID
@@ -95,22 +96,20 @@ def test_an_act_on_a_job_that_moves_on_meanwhile_changes_nothing(
     request: pytest.FixtureRequest, url_name: str, act: str
 ) -> None:
     """Between its read and its write another wins. (On SQLite nobody can come in between.)"""
-    storage = open_storage(request.getfixturevalue(url_name))
-    storage.migrate()
-    (held,) = claimed(storage)
-    storage.finish([failure(held)])
-    other = open_storage(request.getfixturevalue(url_name))
+    url = request.getfixturevalue(url_name)
+    with contextlib.closing(open_storage(url)) as storage, contextlib.closing(open_storage(url)) as other:
+        storage.migrate()
+        (held,) = claimed(storage)
+        storage.finish([failure(held)])
 
-    def intrude(connection: Connection, cursor: object, statement: str, *_: object) -> None:
-        if statement.startswith("UPDATE jobbridge_jobs"):
-            force(other, held.key, version=9)
+        def intrude(connection: Connection, cursor: object, statement: str, *_: object) -> None:
+            if statement.startswith("UPDATE jobbridge_jobs"):
+                force(other, held.key, version=9)
 
-    event.listen(storage.engine, "before_cursor_execute", intrude)
-    assert getattr(storage, act)(held.key) is Act.LOST_RACE
-    assert (row(other, held.key)["state"], row(other, held.key)["version"]) == ("FAILED", 9)
-    assert events(other, held.key) == ["FAILED"]
-    storage.close()
-    other.close()
+        event.listen(storage.engine, "before_cursor_execute", intrude)
+        assert getattr(storage, act)(held.key) is Act.LOST_RACE
+        assert (row(other, held.key)["state"], row(other, held.key)["version"]) == ("FAILED", 9)
+        assert events(other, held.key) == ["FAILED"]
 
 
 def test_racing_operators_requeue_a_job_once(storage: Storage) -> None:
