@@ -10,6 +10,7 @@ import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
+from operator import attrgetter
 from typing import NamedTuple
 
 from jsonpointer import JsonPointerException, resolve_pointer
@@ -17,7 +18,7 @@ from jsonpointer import JsonPointerException, resolve_pointer
 from bridge.config.model import Route
 from bridge.message import Message, header_texts
 from bridge.routing import Rule, choose
-from scheduler.handlers import InvalidBody, parse_json
+from scheduler.bodies import InvalidBody, parse_json
 from scheduler.job import NewJob, headers_json, new_job
 
 
@@ -69,6 +70,7 @@ class Decoder:
         self._otherwise = otherwise
         self._max_message_bytes = max_message_bytes
         self._random_id = random_id
+        self._finders = {rule.route.dedupe.key: finder(rule.route.dedupe.key) for rule in rules}
 
     def decode(self, message: Message) -> Decoded:
         """What becomes of this message."""
@@ -105,7 +107,7 @@ class Decoder:
 
     def _correlation(self, message: Message, route: Route, headers: Mapping[str, str]) -> bytes | None:
         dedupe = route.dedupe
-        found = correlation(message, dedupe.key)
+        found = self._finders[dedupe.key](message)
         if found or dedupe.missing == "reject":
             return found
         if dedupe.missing == "content":
@@ -113,25 +115,25 @@ class Decoder:
         return (message.coordinates or self._random_id()).encode()
 
 
-def correlation(message: Message, key: str) -> bytes | None:
-    """The raw ID at the place that `dedupe.key` names; None or empty: it is missing.
+def finder(key: str) -> Callable[[Message], bytes | None]:
+    """A function that finds the raw ID at the place that `dedupe.key` names; None or empty: it is missing.
 
-    :raises InvalidBody: where the ID stands in a body that can't be read.
+    The function raises `InvalidBody` where the ID stands in a body that can't be read.
     """
     kind, _, rest = key.partition(":")
     match kind:
         case "correlation_id":
-            return message.correlation
+            return attrgetter("correlation")
         case "message_id":
-            return message.message_id
+            return attrgetter("message_id")
         case "key":
-            return message.key
+            return attrgetter("key")
         case "content":
-            return _content_id(message.body)
+            return lambda message: _content_id(message.body)
         case "header":
-            return next((value for name, value in message.headers if name == rest), None)
+            return lambda message: next((value for name, value in message.headers if name == rest), None)
         case "body":
-            return _at_pointer(parse_json(message.body), rest)
+            return lambda message: _at_pointer(parse_json(message.body), rest)
         case _:
             raise ValueError(f"no such dedupe key: {key}")
 

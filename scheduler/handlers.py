@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from logging import Logger, LoggerAdapter, getLogger
 from types import ModuleType
-from typing import NamedTuple, NoReturn, ParamSpec, TypeVar, overload
+from typing import NamedTuple, ParamSpec, TypeVar, overload
 from uuid import UUID
 
-from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
-
+from scheduler.bodies import BodyParser, UnreadableAnnotation, parsers
 from scheduler.duration import seconds
 from scheduler.job import Job
 from scheduler.retry import Backoff, PolicyOverride
@@ -33,14 +32,6 @@ _MARK = "__jobbridge_job__"
 
 class HandlerError(Exception):
     """A handler can't be used; the text says which and what to change."""
-
-
-class InvalidBody(ValueError):
-    """A body that its handler can't take. `reason` is a stable code, the text says where it is wrong."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,71 +169,6 @@ def job(
     return mark if function is None else mark(function)
 
 
-def _unique_names(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the name {twice!r} appears twice in one object")
-    return found
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-_STRICT = json.JSONDecoder(object_pairs_hook=_unique_names, parse_constant=_refuse_constant)
-
-
-def parse_json(body: bytes) -> object:
-    """JSON by the letter of RFC 8259: UTF-8, no NaN or Infinity, no name twice in an object, bounded nesting.
-
-    :raises InvalidBody: with the reason `invalid-json`.
-    """
-    try:
-        return _STRICT.decode(body.decode())
-    except RecursionError:
-        raise InvalidBody("invalid-json", "nested too deeply") from None
-    except ValueError as error:
-        raise InvalidBody("invalid-json", str(error)[:500]) from None
-
-
-BodyParser = Callable[[bytes], object]
-
-
-def _text(body: bytes) -> str:
-    try:
-        return body.decode()
-    except UnicodeDecodeError as error:
-        raise InvalidBody("invalid-text", f"not UTF-8 at byte {error.start}") from None
-
-
-def _model_parsers(annotation: type[object], reference: str) -> tuple[BodyParser, BodyParser]:
-    try:
-        adapter: TypeAdapter[object] = TypeAdapter(annotation)
-    except (PydanticSchemaGenerationError, PydanticUserError, TypeError) as error:
-        raise HandlerError(
-            f"{reference}: its first parameter's annotation {annotation!r} can't be read from a message: "
-            f"use a pydantic model, dict, list, str or bytes ({str(error).splitlines()[0]})"
-        ) from None
-
-    def parse(body: bytes) -> object:
-        parse_json(body)
-        return load(body)
-
-    def load(body: bytes) -> object:
-        try:
-            return adapter.validate_json(body)
-        except ValidationError as error:
-            found = error.errors(include_url=False, include_input=False, include_context=False)
-            where = "; ".join(
-                f"{'.'.join(str(part) for part in item['loc']) or 'body'}: {item['msg']}" for item in found[:5]
-            )
-            raise InvalidBody("invalid-body", where[:500]) from None
-
-    return parse, load
-
-
 class Handler(NamedTuple):
     """A function and how to call it."""
 
@@ -262,7 +188,7 @@ class Handler(NamedTuple):
     """None: the handler takes no body."""
     context_parameter: str | None
 
-    def call(self, body: object, context: JobContext) -> object:
+    def call(self, body: object, context: JobContext | None) -> object:
         """Run the function with what it asks for."""
         arguments: dict[str, object] = {}
         if self.body_parameter is not None:
@@ -297,16 +223,10 @@ def describe(function: object, reference: str) -> Handler:
                 f"and a JobContext"
             )
     annotation = hints.get(body.name, inspect.Parameter.empty) if body is not None else bytes
-    parse: BodyParser
-    load: BodyParser
-    if annotation is bytes:
-        parse = load = bytes
-    elif annotation is str:
-        parse = load = _text
-    elif annotation in (inspect.Parameter.empty, object, typing.Any):
-        parse, load = parse_json, json.loads
-    else:
-        parse, load = _model_parsers(annotation, reference)
+    try:
+        parse, load = parsers(annotation)
+    except UnreadableAnnotation as error:
+        raise HandlerError(f"{reference}: {error}") from None
     options = getattr(function, _MARK, None)
     options = options if isinstance(options, JobOptions) else JobOptions()
     return Handler(

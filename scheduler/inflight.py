@@ -50,6 +50,7 @@ class Run:
     __slots__ = (
         "body",
         "cancel_hook",
+        "cancelled",
         "context",
         "deadline",
         "handler",
@@ -70,7 +71,8 @@ class Run:
         self.job: Job
         self.handler: Handler
         self.policy: Policy
-        self.context: JobContext
+        self.context: JobContext | None = None
+        self.cancelled = False
         self.body: object = UNPARSED
         self.started = 0.0
         self.deadline: float | None = None
@@ -78,7 +80,9 @@ class Run:
 
     def cancel(self) -> None:
         """Ask the handler to stop."""
-        self.context.cancel()
+        self.cancelled = True
+        if self.context is not None:
+            self.context.cancel()
         if self.cancel_hook is not None:
             self.cancel_hook()
 

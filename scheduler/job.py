@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 from uuid import UUID
@@ -55,9 +56,16 @@ def digest(*parts: bytes) -> bytes:
     return hasher.digest()
 
 
+@lru_cache(maxsize=1024)
+def _framed(namespace: str) -> bytes:
+    raw = namespace.encode()
+    return len(raw).to_bytes(8, "big") + raw
+
+
 def job_id(namespace: str, correlation: bytes) -> bytes:
-    """The 16 bytes that are the job's unique key."""
-    return digest(namespace.encode(), correlation)
+    """The 16 bytes that are the job's unique key: the `digest` of the namespace and the ID."""
+    framed = _framed(namespace) + len(correlation).to_bytes(8, "big") + correlation
+    return blake2b(framed, digest_size=16).digest()
 
 
 def preview(raw: bytes) -> str:

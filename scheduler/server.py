@@ -139,7 +139,7 @@ class Server:
 
     def _status(self) -> str:
         running = self.worker.inflight.in_phase(Phase.RUNNING)
-        progress = {str(run.job.id): list(run.context.done) for run in running if run.context.done is not None}
+        progress = {str(run.job.id): list(run.context.done) for run in running if run.context and run.context.done}
         return json.dumps(
             {"workers": self.worker.inflight.workers, "busy": len(running), "progress": progress} | self._more_status()
         )

@@ -28,7 +28,7 @@ from queue import Empty, SimpleQueue
 from random import Random
 
 from scheduler.executors import Executors, HandlerTimeout
-from scheduler.handlers import HandlerRegistry, JobContext, log_fields
+from scheduler.handlers import HandlerRegistry, log_fields
 from scheduler.inflight import UNPARSED, InFlight, Phase, Registration, Run
 from scheduler.job import Job, JobState
 from scheduler.membership import Membership
@@ -86,8 +86,6 @@ class Worker:
             run.job = job
             run.handler = self.registry[job.handler]
             run.policy = self.policies.of(job.route, job.handler)
-            retries = run.policy.retries if job.retries is None else job.retries
-            run.context = JobContext(job, retries)
             run.body = body
         self.inflight.make_wait([run for run, _, _ in starting])
         for run, _, _ in starting:
@@ -114,7 +112,7 @@ class Worker:
             result = succeeded(job, run.policy)
             if log.isEnabledFor(DEBUG):
                 log.debug("job succeeded", extra=self._fields(run))
-        elif run.context.cancelled and not isinstance(error, HandlerTimeout):
+        elif run.cancelled and not isinstance(error, HandlerTimeout):
             result = handed_back(job)  # it ended because it was told to
         else:
             result = ended_by(error, job, run.policy, run.handler.options, self.random)

@@ -31,6 +31,10 @@ EXISTING = (
 )
 
 
+_NEW = Inserted(Outcome.NEW, False)
+_NEW_CLAIMED = Inserted(Outcome.NEW, True)
+
+
 class Answer(dict[bytes, Existing | None]):
     """By id: the row that was there before, None for one that this statement made. Without ids that it can't tell."""
 
@@ -58,7 +62,7 @@ class Intake(Database):
         :raises StoreUnavailable: nothing is known of the batch's fate: offer it again with the same token.
         """
         # Sorted by id: two writers of the same ids then wait for each other in one order, and never in a circle.
-        waiting: list[Placed] = sorted(enumerate(offered), key=lambda placed: placed[1].id)
+        waiting: list[Placed] = sorted(enumerate(offered), key=_id_of)
         answers: dict[int, Inserted] = {}
         found: Answer = self._look_up(job.id for _, job in waiting) if look_first else Answer()
         while True:
@@ -70,6 +74,8 @@ class Intake(Database):
                     if rejected:
                         self._insert_dead_letters(connection, rejected)
                 rejected = ()
+            if len(found) == len(offered) and not any(found.values()):
+                return [_NEW_CLAIMED if place < claimed else _NEW for place in range(len(offered))]
             unknown = [job.id for _, job in absent if job.id not in found]
             if unknown:
                 found.update(self._look_up(unknown))
@@ -122,10 +128,14 @@ class Intake(Database):
                 connection.execute(statement, {"job_id": key, "digest": digest, "detail": detail})
 
 
+def _id_of(placed: Placed) -> bytes:
+    return placed[1].id
+
+
 def _judge(placed: Placed, row: Existing | None, token: int, owner: bytes | None, claimed: int) -> Inserted:
     place, job = placed
     if row is None:
-        return Inserted(Outcome.NEW, place < claimed)
+        return _NEW_CLAIMED if place < claimed else _NEW
     if row.token == token:
         standing = row.state == JobState.PROCESSING and row.version == 1 and row.owner == owner
         return Inserted(Outcome.NEW, standing and place < claimed)

@@ -137,30 +137,31 @@ def _insertion(now: Clock) -> Insert:
 
 
 def _finishing(now: Clock) -> Update:
-    ended = _rows(
-        ids="bytea",
-        versions="integer",
-        owners="bytea",
-        states="text",
-        delays="bigint",
-        failures="integer",
-        drops="integer",
-    )
+    ended = _rows(ids="bytea", versions="integer", kinds="integer")
+
+    def of_kind(name: str, of: str, type_: TypeEngine[T]) -> ColumnElement[T]:
+        # As in an insertion: most results of a batch are alike.
+        return type_coerce(Grouping(_parameter(name, of)), ARRAY(type_))[ended.c.kinds]
+
+    target = of_kind("kind_states", "text", Text())
     return (
         update(jobs)
         .where(
             jobs.c.id == ended.c.ids,
             jobs.c.version == ended.c.versions,
-            jobs.c.owner == ended.c.owners,
+            jobs.c.owner == of_kind("kind_owners", "bytea", jobs.c.owner.type),
         )
         .values(
-            state=ended.c.states,
+            state=target,
             version=jobs.c.version + 1,
-            due_at=case((ended.c.states == JobState.ENQUEUED.value, jobs.c.due_at), else_=now + ended.c.delays),
-            attempts=jobs.c.attempts + ended.c.failures,
-            lane=case((ended.c.states == JobState.ENQUEUED.value, lane_of(jobs.c.rescues)), else_=0),
-            finished_at=case((ends(ended.c.states), now), else_=null()),
-            body=case((ended.c.drops == 1, null()), else_=jobs.c.body),
+            due_at=case(
+                (target == JobState.ENQUEUED.value, jobs.c.due_at),
+                else_=now + of_kind("kind_delays", "bigint", BigInteger()),
+            ),
+            attempts=jobs.c.attempts + of_kind("kind_failures", "integer", Integer()),
+            lane=case((target == JobState.ENQUEUED.value, lane_of(jobs.c.rescues)), else_=0),
+            finished_at=case((ends(target), now), else_=null()),
+            body=case((of_kind("kind_drops", "integer", Integer()) == 1, null()), else_=jobs.c.body),
         )
         .returning(jobs.c.id)
     )
@@ -232,7 +233,7 @@ class PostgreSQL(Storage):
                 "token": token,
             },
         )
-        return Answer((key, None) for (key,) in rows)
+        return Answer(dict.fromkeys(rows.scalars().all()))
 
     def _claim(self, owner: bytes, parameters: dict[str, object]) -> list[Job]:
         with self.connection() as connection:
@@ -242,20 +243,27 @@ class PostgreSQL(Storage):
     def _finish(self, results: Sequence[Finish]) -> set[bytes]:
         # In the order of the ids, so that two writers of the same rows wait for each other in one order.
         ordered = sorted(results)
+        kinds: dict[tuple[bytes, str, int, int, int], int] = {}
+        of_kind = [
+            kinds.setdefault((r.owner, r.state.value, r.delay_us, r.failures, int(r.drop_body)), len(kinds) + 1)
+            for r in ordered
+        ]
+        owners, states, delays, failures, drops = (list(values) for values in zip(*kinds, strict=True))
         with self.connection() as connection:
             rows = connection.execute(
                 self._finishing,
                 {
                     "ids": [result.id for result in ordered],
                     "versions": [result.version for result in ordered],
-                    "owners": [result.owner for result in ordered],
-                    "states": [result.state.value for result in ordered],
-                    "delays": [result.delay_us for result in ordered],
-                    "failures": [result.failures for result in ordered],
-                    "drops": [int(result.drop_body) for result in ordered],
+                    "kinds": of_kind,
+                    "kind_owners": owners,
+                    "kind_states": states,
+                    "kind_delays": delays,
+                    "kind_failures": failures,
+                    "kind_drops": drops,
                 },
             )
-            return {key for (key,) in rows}
+            return set(rows.scalars().all())
 
     @contextlib.contextmanager
     def migration_lock(self, connection: Connection) -> Iterator[None]:

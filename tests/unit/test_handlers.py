@@ -12,17 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from scheduler.bodies import InvalidBody, parse_json
 from scheduler.handlers import (
     Handler,
     HandlerError,
     HandlerRegistry,
-    InvalidBody,
     JobContext,
     JobOptions,
     collect,
     describe,
     job,
-    parse_json,
     resolve,
 )
 from scheduler.job import Job
