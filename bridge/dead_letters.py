@@ -43,6 +43,8 @@ def envelope(message: Message) -> str:
     fields["headers"] = [[name, _reversible(value)] for name, value in message.headers]
     for name in ("correlation", "message_id", "key"):
         fields[name] = _reversible(fields[name])
+    if not message.coordinates:
+        del fields["coordinates"]
     return json.dumps({name: value for name, value in fields.items() if value is not None and value != []})
 
 

@@ -34,6 +34,7 @@ from scheduler.job import Job, JobState
 from scheduler.membership import Membership
 from scheduler.retry import Policies
 from scheduler.storage.errors import StoreUnavailable
+from scheduler.storage.execution import LANES
 from scheduler.storage.records import Finish
 from scheduler.storage.storage import Storage
 from scheduler.verdict import ended_by, handed_back, one_line, succeeded
@@ -246,7 +247,8 @@ class Claimer:
             known = [job for job in held if job.handler in worker.registry]
             if known:
                 log.warning("found %d claimed jobs whose claim's reply was lost", len(known))
-                self._start(known, registration, 0)
+                for lane in range(LANES + 1):
+                    self._start([job for job in known if min(job.rescues, LANES) == lane], registration, lane)
         for key, run in copy.items():
             if run.registration is not registration or run.phase is not phases[key]:
                 continue

@@ -35,6 +35,7 @@ from sqlalchemy.dialects.mysql import insert
 
 from scheduler.job import Job
 from scheduler.storage import rows
+from scheduler.storage.errors import StoreUnavailable
 from scheduler.storage.execution import HELD
 from scheduler.storage.intake import EXISTING, Answer, Placed
 from scheduler.storage.records import Existing, Finish
@@ -120,7 +121,8 @@ class MySQL(Storage):
 
     @contextlib.contextmanager
     def migration_lock(self, connection: Connection) -> Iterator[None]:
-        connection.execute(select(func.get_lock(LOCK_NAME, 60)))
+        if connection.execute(select(func.get_lock(LOCK_NAME, 60))).scalar() != 1:
+            raise StoreUnavailable("another process has been migrating the tables for a minute")
         try:
             yield
         finally:

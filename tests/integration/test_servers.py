@@ -145,8 +145,9 @@ def test_kafka_answers(kafka: Kafka) -> None:
 
 
 _PROGRAM = """
-import sys, time
+import signal, sys, time
 from tests.servers.postgresql import PostgreSQL
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in a shell's background inherits its being ignored
 server = PostgreSQL().start()
 print(server.directory, flush=True)
 time.sleep(600)
