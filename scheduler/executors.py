@@ -184,13 +184,14 @@ class Executors:
         error: BaseException | None = None
         try:
             result = _work(run)
-            if inspect.iscoroutine(result):
+            if result is not None and inspect.iscoroutine(result):
                 result.close()
                 raise TypeError(f"{run.handler.name} returned a coroutine: declare it with async def")
         except BaseException as raised:
             error = raised
-        with self._timed_lock:
-            self._timed.pop(run.key, None)
+        if run.deadline is not None:
+            with self._timed_lock:
+                self._timed.pop(run.key, None)
         if not self._inflight.move(run, Phase.ENDED, only_from=Phase.RUNNING):
             with self._timed_lock:
                 self._written_off -= 1

@@ -156,7 +156,7 @@ def _outage_of_the_broker(cluster: Cluster, server: Server, publishing: list[Pub
     cluster.start(3)
     publishing.append(publisher := Publisher(cluster))
     publisher.start()
-    # Some seconds of work: a quorum queue of RabbitMQ 3.10 that is killed in its first second can stay without a leader.
+    # Some seconds of work: a quorum queue of RabbitMQ 3.10 killed in its first second can stay without a leader.
     assert wait_until(lambda: len(cluster.starts()) > 500, 60), cluster.log()
     _away(server, 20.0)
     after = len(cluster.starts())
