@@ -139,7 +139,7 @@ def kafka(bootstrap: str, topic: str, store_url: str, number: int) -> None:
     consumer = KafkaConsumer(
         topic,
         bootstrap_servers=bootstrap,
-        group_id="floor",
+        group_id=topic,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         max_poll_records=500,
@@ -155,6 +155,7 @@ def kafka(bootstrap: str, topic: str, store_url: str, number: int) -> None:
                 handed.put(polled)
             while not done.empty():
                 consumer.commit(done.get())
+        consumer.close()
 
     threading.Thread(target=poll_forever, daemon=True).start()
 
