@@ -44,8 +44,8 @@ FETCH_WAIT_MS = 2_000
 """So long the broker holds a fetch without records. With half of both an idle source costs four times the CPU."""
 PROBE_EVERY = 3.0
 PROBE_PATIENCE_MS = 2_000
-METADATA_AGE_MS = 30_000
-"""So long a topic that came to match the pattern may go unseen."""
+METADATA_AGE_MS = 10_000
+"""So long a topic that came to match the pattern, or was made a moment before we joined, may go unseen."""
 UNSTABLE_PATIENCE = 30.0
 """Seconds that a rebalance may take before the source counts as not attached."""
 REBUILD_AFTER = 60.0
