@@ -6,6 +6,8 @@ Promises (`tests/unit/test_client_patches.py`):
   that offset; at worst each offset of the batch is told once. Unpatched, the poll after an error spins at full load
   and never returns, a pause in between hides the error altogether, and no seek gets past a broken record within its
   batch, because the batch is unpacked from its start each time.
+- A join of the group that a poll began and had no time to end is ended by the next polls. Unpatched, where new
+  metadata was why it began, the leader never takes its assignment, sends no heartbeat and reads nothing.
 - A client that cannot be built leaves no thread behind, a failed connect no socket.
 - Its loggers, which repeat a lost broker six times a second, are silent: a source tells its own state, once for each
   change.
@@ -19,6 +21,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from kafka.consumer.fetcher import Fetcher
+from kafka.coordinator.consumer import ConsumerCoordinator
 from kafka.net.compat import KafkaNetClient
 from kafka.net.inet import KafkaNetSocket
 from kafka.net.selector import NetworkSelector
@@ -91,6 +94,15 @@ def sticky_take(records: Fetcher.PartitionRecords, count: int | None = None) -> 
     raise failed
 
 
+_need_rejoin = ConsumerCoordinator.need_rejoin
+
+
+def steady_need_rejoin(coordinator: ConsumerCoordinator) -> bool:
+    """`ConsumerCoordinator.need_rejoin`, which compares the topics' metadata with what the assignment was made from:
+    as soon as we, the leader, have made one, it finds no more reason, though the join is not over."""
+    return coordinator.rejoining or bool(_need_rejoin(coordinator))
+
+
 def build(kind: Callable[..., Client], settings: Mapping[str, object]) -> Client:
     """A consumer or admin client. Where its constructor fails, as it does while the broker is away, kafka-python
     leaves its I/O thread and six descriptors behind: they are ended here."""
@@ -130,5 +142,6 @@ async def closing_sock_connect(
 
 DefaultRecordBatch._read_msg = tolerant_read_msg
 Fetcher.PartitionRecords.take = sticky_take
+ConsumerCoordinator.need_rejoin = steady_need_rejoin
 KafkaNetSocket.sock_connect = closing_sock_connect
 logging.getLogger("kafka").setLevel(logging.CRITICAL)

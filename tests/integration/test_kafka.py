@@ -249,6 +249,18 @@ def test_an_ack_for_a_partition_that_moved_is_not_committed(
             assert len(moved) + committed(admin, section.group)[kept] == 100
 
 
+@pytest.mark.parametrize("poll_ms", [1, 5])
+def test_a_join_that_outlasts_a_poll_is_ended_by_the_next(
+    broker: Broker, topic_name: str, monkeypatch: pytest.MonkeyPatch, poll_ms: int
+) -> None:
+    """The first assignment knows no partitions yet; of the second, polls so short never saw the end."""
+    monkeypatch.setattr(kafka_session, "IDLE_POLL_MS", poll_ms)
+    section = section_of(topic_name, partitions=2)
+    publish_kafka(broker, section, numbered(20))
+    with running(broker, section) as source:
+        assert len(receive(source, 20)) == 20
+
+
 def test_a_commit_that_a_rebalance_refuses_is_made_later(
     broker: Broker, admin: KafkaAdminClient, topic_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

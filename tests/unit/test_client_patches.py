@@ -11,6 +11,7 @@ import pika.channel
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer
 from kafka.consumer.fetcher import Fetcher
+from kafka.coordinator.consumer import ConsumerCoordinator
 from kafka.errors import CorruptRecordError, KafkaTimeoutError
 from kafka.net.inet import KafkaNetSocket
 from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
@@ -195,6 +196,19 @@ def test_kafka_python_still_leaves_one(kind: Callable[..., object]) -> None:
     made[0].close()
 
 
+def test_a_join_under_way_is_still_needed_and_kafka_python_still_forgets_it() -> None:
+    coordinator = ConsumerCoordinator.__new__(ConsumerCoordinator)
+    coordinator._subscription = SimpleNamespace(partitions_auto_assigned=lambda: True, subscription={"payments"})
+    coordinator.config = {"group_id": "bridge", "api_version": (4, 0)}
+    coordinator._joined_subscription = {"payments"}
+    coordinator._assignment_snapshot = coordinator._metadata_snapshot = {"payments": {0}}
+    coordinator.rejoin_needed, coordinator.rejoining = False, True
+    assert not kafka_patch._need_rejoin(coordinator)
+    assert kafka_patch.steady_need_rejoin(coordinator)
+    coordinator.rejoining = False
+    assert not kafka_patch.steady_need_rejoin(coordinator)
+
+
 def _refused(connect: Callable[..., object]) -> bool:
     """Whether the socket of a refused connect is closed."""
     sock = socket.socket()
@@ -216,4 +230,5 @@ def test_the_patches_are_in_place() -> None:
     assert pika.data.decode_table is pika_patch.tolerant_decode_table
     assert Fetcher.PartitionRecords.take is kafka_patch.sticky_take
     assert DefaultRecordBatch._read_msg is kafka_patch.tolerant_read_msg
+    assert ConsumerCoordinator.need_rejoin is kafka_patch.steady_need_rejoin
     assert KafkaNetSocket.sock_connect is kafka_patch.closing_sock_connect
