@@ -16,27 +16,37 @@ from collections.abc import Callable
 from queue import SimpleQueue
 
 from scheduler.handlers import JobContext
-from scheduler.inflight import UNPARSED, InFlight, Phase, Run
+from scheduler.inflight import UNPARSED, InFlight, Run
+
+LOOK_ON = 0.0002
+"""Seconds for which a woken thread lets those that are awake take the next run; where they hold the GIL, until they
+let go of it."""
+RECENTLY = 0.002
+"""Seconds since a run was taken, up to which some thread may be about to take the next."""
 
 
 class WorkQueue:
-    """Runs for worker threads, of which at most one is being woken at a time.
+    """Runs for worker threads, of which one more is woken only while those that are awake take none.
 
-    A thread that takes a run wakes the next one if more wait. So threads whose handlers wait for something start one
-    another at once, while quick handlers stay on few threads: waking twenty threads for jobs of ten microseconds
-    makes them fight for the GIL, and costs more than the jobs.
+    A thread that takes a run wakes the next one if more wait, and that one looks on while others take them. So threads
+    whose handlers wait for something start one another at once, while quick handlers stay on one thread: twenty of
+    them for jobs of ten microseconds fight for the GIL, and with the threads that feed them, and that costs more than
+    the jobs.
     """
 
     def __init__(self) -> None:
         self._runs: deque[Run | None] = deque()
         self._tokens: SimpleQueue[None] = SimpleQueue()
         self._waking = False
-        """A token is on its way to a thread; set before one is put, cleared after one is taken, so never for good."""
+        """A token is on its way to a thread, or that thread looks on; set before one is put, cleared before the
+        thread tries to take a run, so never for good."""
+        self._taken_at = float("-inf")
 
     def put(self, run: Run | None) -> None:
         """Add a run; None ends the thread that takes it."""
         self._runs.append(run)
-        self._wake()
+        if not self._waking:
+            self._wake()
 
     def take(self) -> Run | None:
         """The oldest run; waits for one."""
@@ -44,10 +54,10 @@ class WorkQueue:
             try:
                 run = self._runs.popleft()
             except IndexError:
-                self._tokens.get()
-                self._waking = False
+                self._sleep()
                 continue
-            if self._runs:
+            self._taken_at = time.monotonic()
+            if not self._waking and self._runs:
                 self._wake()
             return run
 
@@ -56,9 +66,17 @@ class WorkQueue:
         return self._runs.popleft() if self._runs else None
 
     def _wake(self) -> None:
-        if not self._waking:
-            self._waking = True
-            self._tokens.put(None)
+        self._waking = True
+        self._tokens.put(None)
+
+    def _sleep(self) -> None:
+        self._tokens.get()
+        while len(self._runs) > 1 and time.monotonic() - self._taken_at < RECENTLY:
+            before = self._taken_at
+            time.sleep(LOOK_ON)
+            if self._taken_at == before:
+                break
+        self._waking = False
 
 
 Ended = Callable[[Run, BaseException | None], None]
@@ -74,7 +92,7 @@ def _work(run: Run) -> object:
     run.body = UNPARSED
     if body is UNPARSED:
         body = run.handler.load(run.job.body)
-    if run.handler.context_parameter is None:
+    if not run.handler.takes_context:
         return run.handler.call(body, None)
     retries = run.policy.retries if run.job.retries is None else run.job.retries
     run.context = context = JobContext(run.job, retries)
@@ -155,7 +173,7 @@ class Executors:
                 continue
             if deadline > now:
                 left = deadline - now if left is None else min(left, deadline - now)
-            elif self._inflight.move(run, Phase.ENDED, only_from=Phase.RUNNING):
+            elif self._inflight.end(run):
                 self._write_off(run)
         return left
 
@@ -192,7 +210,7 @@ class Executors:
         if run.deadline is not None:
             with self._timed_lock:
                 self._timed.pop(run.key, None)
-        if not self._inflight.move(run, Phase.ENDED, only_from=Phase.RUNNING):
+        if not self._inflight.end(run):
             with self._timed_lock:
                 self._written_off -= 1
             return False
@@ -200,7 +218,7 @@ class Executors:
         return True
 
     def _begin(self, run: Run) -> bool:
-        if not self._inflight.move(run, Phase.RUNNING, only_from=Phase.WAITING):
+        if not self._inflight.begin(run):
             return False  # handed back, or found gone, while it waited
         run.started = self._monotonic()
         timeout = run.policy.timeout
@@ -243,5 +261,5 @@ class Executors:
                 if bound.expired():
                     error = HandlerTimeout(f"ran longer than its timeout of {run.policy.timeout:g} s")
             run.cancel_hook = None
-            if self._inflight.move(run, Phase.ENDED, only_from=Phase.RUNNING):
+            if self._inflight.end(run):
                 self._ended(run, error)

@@ -184,18 +184,26 @@ class Handler(NamedTuple):
     """
     load: BodyParser
     """The same for a body that `parse` has seen before, which need not be as strict again."""
-    body_parameter: str | None
-    """None: the handler takes no body."""
-    context_parameter: str | None
+    call: Callable[[object, JobContext | None], object]
+    """Run the function with what it asks for."""
+    takes_context: bool
 
-    def call(self, body: object, context: JobContext | None) -> object:
-        """Run the function with what it asks for."""
-        arguments: dict[str, object] = {}
-        if self.body_parameter is not None:
-            arguments[self.body_parameter] = body
-        if self.context_parameter is not None:
-            arguments[self.context_parameter] = context
-        return self.function(**arguments)
+
+def _caller(
+    function: Callable[..., object], body: inspect.Parameter | None, context: str | None
+) -> Callable[[object, JobContext | None], object]:
+    if context is None and body is None:
+        return lambda _body, _context: function()
+    if context is None and body is not None and body.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
+        return lambda value, _context: function(value)
+
+    def call(value: object, given: JobContext | None) -> object:
+        arguments = {} if body is None else {body.name: value}
+        if context is not None:
+            arguments[context] = given
+        return function(**arguments)
+
+    return call
 
 
 def describe(function: object, reference: str) -> Handler:
@@ -236,8 +244,8 @@ def describe(function: object, reference: str) -> Handler:
         inspect.iscoroutinefunction(function),
         parse,
         load,
-        None if body is None else body.name,
-        context,
+        _caller(function, body, context),
+        context is not None,
     )
 
 

@@ -29,6 +29,9 @@ class Phase(IntEnum):
     """Its result waits to be written, or is being written."""
 
 
+_WAITING, _RUNNING, _ENDED = Phase.WAITING, Phase.RUNNING, Phase.ENDED
+
+
 class Registration:
     """One stay of this process in the servers table; jobs of an ended one never start."""
 
@@ -181,6 +184,14 @@ class InFlight:
             self._phases[phase] += 1
             run.phase = phase
             return True
+
+    def begin(self, run: Run) -> bool:
+        """Change a run from waiting to running; False: it no longer waits."""
+        return self.move(run, _RUNNING, _WAITING)
+
+    def end(self, run: Run) -> bool:
+        """Change a run from running to ended; False: somebody else has ended it."""
+        return self.move(run, _ENDED, _RUNNING)
 
     def make_wait(self, runs: Sequence[Run]) -> None:
         """Change pending runs to waiting."""

@@ -90,14 +90,17 @@ class Offers:
         )
         enqueued = False
         starting: list[tuple[Run, Job, object]] = []
+        leaving: list[Run] = []
+        runs, offer.runs = offer.runs, {}
         for job, body, answer in zip(offer.jobs, offer.bodies, answers, strict=True):
-            run = offer.runs.pop(job.id, None)
-            if answer.claimed and run is not None and registration is not None:
+            run = runs.get(job.id)
+            if run is not None and registration is not None and answer.claimed:
                 starting.append((run, claimed_job(job, registration.id), body))
-            else:
-                enqueued = enqueued or answer.outcome is Outcome.NEW
-                if run is not None:
-                    worker.inflight.leave([run])
+                continue
+            enqueued = enqueued or answer.outcome is Outcome.NEW
+            if run is not None:
+                leaving.append(run)
+        worker.inflight.leave(leaving)
         worker.submit(starting)
         if enqueued:
             worker.hungry = False

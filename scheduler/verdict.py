@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from functools import lru_cache
 from random import Random
 
 from scheduler.handlers import JobOptions
@@ -18,6 +19,7 @@ LONGEST = 100 * 365 * 86400.0
 """Seconds that a delay lasts at most. One that the database can't hold would keep all results of its batch back."""
 
 
+@lru_cache(maxsize=256)
 def microseconds(duration: float) -> int:
     """Seconds as whole microseconds, at most a hundred years."""
     return int(min(duration, LONGEST) * 1_000_000)

@@ -62,7 +62,8 @@ class Intake(Database):
         :raises StoreUnavailable: nothing is known of the batch's fate: offer it again with the same token.
         """
         # Sorted by id: two writers of the same ids then wait for each other in one order, and never in a circle.
-        waiting: list[Placed] = sorted(enumerate(offered), key=_id_of)
+        ids = [job.id for job in offered]
+        waiting: list[Placed] = [(place, offered[place]) for place in sorted(range(len(ids)), key=ids.__getitem__)]
         answers: dict[int, Inserted] = {}
         found: Answer = self._look_up(job.id for _, job in waiting) if look_first else Answer()
         while True:
@@ -126,10 +127,6 @@ class Intake(Database):
         with self.connection() as connection:
             for key, digest, detail in rows:
                 connection.execute(statement, {"job_id": key, "digest": digest, "detail": detail})
-
-
-def _id_of(placed: Placed) -> bytes:
-    return placed[1].id
 
 
 def _judge(placed: Placed, row: Existing | None, token: int, owner: bytes | None, claimed: int) -> Inserted:

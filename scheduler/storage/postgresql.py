@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import TypeVar
 
 from psycopg import Connection as Driver
@@ -47,6 +48,7 @@ from sqlalchemy.types import BigInteger, TypeEngine, UserDefinedType
 from scheduler.job import Job, JobState
 from scheduler.storage.execution import HELD, ends, lane_of
 from scheduler.storage.intake import Answer, Placed
+from scheduler.storage.postgresql_arrays import byteas, integers, keys, register, texts
 from scheduler.storage.records import Finish
 from scheduler.storage.schema import LOCK_NUMBER
 from scheduler.storage.storage import Options, Storage
@@ -174,6 +176,7 @@ def _picked(rows: Select[*tuple[object, ...]]) -> ColumnElement[bool]:
 
 def _set_up(driver: Driver[tuple[object, ...]], _: object) -> None:
     driver.adapters.register_dumper(list, ListBinaryDumper)
+    register(driver)
     for setting in _SETTINGS:
         driver.execute(setting)
 
@@ -214,15 +217,15 @@ class PostgreSQL(Storage):
         rows = connection.execute(
             self._insertion,
             {
-                "ids": [job.id for _, job in placed],
-                "positions": [place for place, _ in placed],
-                "kinds": of_kind,
-                "correlations": [job.correlation_bytes for _, job in placed],
-                "lengths": [job.correlation_length for _, job in placed],
-                "previews": [job.correlation_id for _, job in placed],
-                "headers": [job.headers for _, job in placed],
-                "digests": [job.digest for _, job in placed],
-                "bodies": [job.body for _, job in placed],
+                "ids": keys([job.id for _, job in placed]),
+                "positions": integers([place for place, _ in placed]),
+                "kinds": integers(of_kind),
+                "correlations": byteas([job.correlation_bytes for _, job in placed]),
+                "lengths": integers([job.correlation_length for _, job in placed]),
+                "previews": texts(job.correlation_id for _, job in placed),
+                "headers": texts(job.headers for _, job in placed),
+                "digests": keys([job.digest for _, job in placed]),
+                "bodies": byteas([job.body for _, job in placed]),
                 "kind_namespaces": namespaces,
                 "kind_routes": routes,
                 "kind_handlers": handlers,
@@ -242,25 +245,22 @@ class PostgreSQL(Storage):
 
     def _finish(self, results: Sequence[Finish]) -> set[bytes]:
         # In the order of the ids, so that two writers of the same rows wait for each other in one order.
-        ordered = sorted(results)
-        kinds: dict[tuple[bytes, str, int, int, int], int] = {}
-        of_kind = [
-            kinds.setdefault((r.owner, r.state.value, r.delay_us, r.failures, int(r.drop_body)), len(kinds) + 1)
-            for r in ordered
-        ]
+        ordered = sorted(results, key=itemgetter(0))
+        kinds: dict[tuple[bytes, JobState, int, int, bool], int] = {}
+        of_kind = [kinds.setdefault(result[2:7], len(kinds) + 1) for result in ordered]
         owners, states, delays, failures, drops = (list(values) for values in zip(*kinds, strict=True))
         with self.connection() as connection:
             rows = connection.execute(
                 self._finishing,
                 {
-                    "ids": [result.id for result in ordered],
-                    "versions": [result.version for result in ordered],
-                    "kinds": of_kind,
+                    "ids": keys([result.id for result in ordered]),
+                    "versions": integers([result.version for result in ordered]),
+                    "kinds": integers(of_kind),
                     "kind_owners": owners,
-                    "kind_states": states,
+                    "kind_states": [state.value for state in states],
                     "kind_delays": delays,
                     "kind_failures": failures,
-                    "kind_drops": drops,
+                    "kind_drops": [int(drop) for drop in drops],
                 },
             )
             return set(rows.scalars().all())
