@@ -259,7 +259,7 @@ class StorageMachine(RuleBasedStateMachine):
         ahead = [row.due_at - self.clock.time for row in self.model.rows.values() if row.due_at > self.clock.time]
         self._pass(microseconds if beyond is None or not ahead else max(0, _pick(ahead, place) + beyond))
 
-    @precondition(lambda self: self.model.due())
+    @precondition(lambda self: any(row.state is JobState.SCHEDULED for row in self.model.rows.values()))
     @rule(limit=limits)
     def promote(self, limit: int) -> None:
         self._promote(limit)
@@ -270,7 +270,7 @@ class StorageMachine(RuleBasedStateMachine):
         self.the_rows_are_those_of_the_model()
         self._purge(limit)
 
-    @precondition(lambda self: self.model.over())
+    @precondition(lambda self: any(row.state in FINISHED for row in self.model.rows.values()))
     @rule(limit=limits)
     def purge(self, limit: int) -> None:
         self._purge(limit)
