@@ -5,7 +5,7 @@ come from a server that was fenced long ago, replies are lost, and batches are o
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import fields
 from typing import Any, ClassVar, TypeVar, cast
 
@@ -47,6 +47,8 @@ COLUMNS = [jobs.c[one.name] for one in fields(Row)]
 servers = st.sampled_from(SERVERS)
 places = st.integers(0, 30)
 """Of what there is, counted from the newest."""
+moments = st.sampled_from([None, -1, 0, 1])
+"""A microsecond too early, to the point, one late."""
 filters = st.sampled_from([HANDLERS, HANDLERS, ["h"], ["H"], ["h "], ["h ", "H"]])
 limits = st.sampled_from([1, 2, 3, 1000])
 delays = st.sampled_from([0, 1000, HOUR, DAY])
@@ -250,33 +252,33 @@ class StorageMachine(RuleBasedStateMachine):
 
     @rule(
         microseconds=st.sampled_from([1, 1_000_000, 60_000_000, HOUR, DAY]),
-        place=places,
-        beyond=st.sampled_from([None, -1001, -1000, -999]),
     )
-    def time_passes(self, microseconds: int, place: int, beyond: int | None) -> None:
-        """Some time; or up to a due time: a microsecond too early, to the point, one late, since the next verb adds
-        a millisecond."""
-        ahead = [row.due_at - self.clock.time for row in self.model.rows.values() if row.due_at > self.clock.time]
-        self._pass(microseconds if beyond is None or not ahead else max(0, _pick(ahead, place) + beyond))
+    def time_passes(self, microseconds: int) -> None:
+        self._pass(microseconds)
 
     @precondition(lambda self: any(row.state is JobState.SCHEDULED for row in self.model.rows.values()))
-    @rule(limit=limits)
-    def promote(self, limit: int) -> None:
-        self._promote(limit)
+    @rule(limit=limits, moment=moments)
+    def promote(self, limit: int, moment: int | None) -> None:
+        self._promote(limit, self._first_due({JobState.SCHEDULED}, moment))
 
     @rule(limit=limits)
     def maintain(self, limit: int) -> None:
-        self._promote(limit)
+        self._promote(limit, 1000)
         self.the_rows_are_those_of_the_model()
-        self._purge(limit)
+        self._purge(limit, 1000)
 
     @precondition(lambda self: any(row.state in FINISHED for row in self.model.rows.values()))
-    @rule(limit=limits)
-    def purge(self, limit: int) -> None:
-        self._purge(limit)
+    @rule(limit=limits, moment=moments)
+    def purge(self, limit: int, moment: int | None) -> None:
+        self._purge(limit, self._first_due(FINISHED, moment))
 
-    def _promote(self, limit: int) -> None:
-        self._tick()
+    def _first_due(self, states: Set[JobState], moment: int | None) -> int:
+        """Microseconds until the first job in one of these states is due, and `moment` more."""
+        first = min(row.due_at for row in self.model.rows.values() if row.state in states)
+        return 1000 if moment is None else max(0, first + moment - self.clock.time)
+
+    def _promote(self, limit: int, later: int) -> None:
+        self._pass(later)
         before = self._states()
         due = self.model.due()
         number = self.storage.promote(limit)
@@ -287,8 +289,8 @@ class StorageMachine(RuleBasedStateMachine):
         self.model.promote(moved)
         self._reached(*["promote"] * number)
 
-    def _purge(self, limit: int) -> None:
-        self._tick()
+    def _purge(self, limit: int, later: int) -> None:
+        self._pass(later)
         over = self.model.over()
         number = self.storage.purge(limit)
         after = self._states()
