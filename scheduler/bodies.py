@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import json
 import typing
+from collections import Counter
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -29,8 +30,7 @@ class InvalidBody(ValueError):
 def _unique_names(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise ValueError(f"the name {twice!r} appears twice in one object")
     return found
 
