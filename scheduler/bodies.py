@@ -113,6 +113,8 @@ def _model_parsers(annotation: type[object]) -> tuple[BodyParser, BodyParser]:
                 f"{'.'.join(str(part) for part in item['loc']) or 'body'}: {item['msg']}" for item in found[:5]
             )
             raise InvalidBody("invalid-body", where[:500]) from None
+        except Exception as error:  # a validator's own fault must not keep back the messages behind this one
+            raise InvalidBody("invalid-body", f"its model raised {type(error).__name__}") from None
 
     return parse, load
 
