@@ -9,7 +9,7 @@ UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --
 	--no-emit-index-url --no-emit-find-links --no-header pyproject.toml $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run servers test stateful lint format bench lock clean
+.PHONY: help install run servers test stateful mutants lint format bench lock clean
 
 help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ test: servers lint ## Run lint and all tests against real servers, two at a time
 stateful: servers ## Compare the stores with a dictionary in any order of verbs; EXAMPLES=20000 SEED=7 OUTPUT=result.json
 	JOBBRIDGE_STATEFUL_EXAMPLES=$(EXAMPLES) JOBBRIDGE_STATEFUL_OUTPUT=$(OUTPUT) \
 		$(BIN)/pytest tests/stateful --timeout 0 --hypothesis-seed $(SEED) $(ARGS)
+
+mutants: servers ## Break the product in one place after another and see a test fail for each; ARGS="-k word" for some
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 lint: install ## Check style, types, and which package may import which
 	$(BIN)/ruff check .
