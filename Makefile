@@ -1,12 +1,15 @@
 PYTHON ?= python3
 ARGS ?=
+EXAMPLES ?= 2000
+SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d " ")
+OUTPUT ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header pyproject.toml $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run servers test lint format bench lock clean
+.PHONY: help install run servers test stateful mutants lint format bench lock clean
 
 help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +36,13 @@ servers: install ## Get what the tests start: PostgreSQL, MariaDB, RabbitMQ, Kaf
 
 test: servers lint ## Run lint and all tests against real servers, two at a time; ARGS="-k word" for some
 	$(BIN)/pytest -n 2 --dist loadgroup --ignore=tests/bench $(ARGS)
+
+stateful: servers ## Compare the stores with a dictionary in any order of verbs; EXAMPLES=20000 SEED=7 OUTPUT=result.json
+	JOBBRIDGE_STATEFUL_EXAMPLES=$(EXAMPLES) JOBBRIDGE_STATEFUL_OUTPUT=$(OUTPUT) \
+		$(BIN)/pytest tests/stateful --timeout 0 --hypothesis-seed $(SEED) $(ARGS)
+
+mutants: servers ## Break the product in one place after another and see a test fail for each; ARGS="-k word" for some
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 lint: install ## Check style, types, and which package may import which
 	$(BIN)/ruff check .

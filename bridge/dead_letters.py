@@ -21,6 +21,8 @@ log = getLogger("jobbridge.dead_letters")
 MAX_BODY = 4 * 1024**2
 """Bytes of a body that are kept whole; of a longer one the head, the digest and the length are."""
 HEAD = 64 * 1024
+WITHOUT_HEADERS = json.dumps({"undecodable": "its headers were too large to keep"})
+"""The envelope of a message whose own the store refuses: a replay tells so, and makes no job of the rest."""
 
 
 def _shown(text: str) -> str:

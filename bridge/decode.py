@@ -151,6 +151,6 @@ def _at_pointer(document: object, pointer: str) -> bytes | None:
         return None
     if isinstance(found, str):
         return found.encode("utf-8", "surrogatepass")
-    if isinstance(found, dict | list):
+    if not isinstance(found, bool | int | float):
         raise InvalidBody("missing-correlation-id", f"what stands at {pointer} is no text, number or boolean")
     return json.dumps(found).encode()

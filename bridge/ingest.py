@@ -7,13 +7,14 @@ it answers otherwise is cut in halves down to the one message that it refuses.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from logging import getLogger
 
-from bridge.dead_letters import dead_letter
+from bridge.dead_letters import WITHOUT_HEADERS, dead_letter
 from bridge.decode import Decoder, Ignored, Rejection, Request
 from bridge.sources.source import Batch, Source
 from scheduler.inflight import PREFETCH_SECONDS
@@ -187,12 +188,15 @@ class Ingest:
         self._parts[place : place + 1] = smaller
 
     def _insert_letters(self, letters: Sequence[DeadLetter]) -> None:
-        """One by one; of one that the store refuses whole, the head.
+        """One by one; of one that the store refuses whole, the head, and at last that without its headers.
 
         :raises StoreUnavailable: where it takes not even that: then nothing is wrong with the message.
         """
         for letter in letters:
-            try:
-                self._storage.insert_dead_letters([letter])
-            except Exception:
-                self._storage.insert_dead_letters([letter._replace(body=letter.body[:1024])])
+            head = letter._replace(body=letter.body[:1024])
+            for smaller in (letter, head):
+                with contextlib.suppress(Exception):
+                    self._storage.insert_dead_letters([smaller])
+                    break
+            else:
+                self._storage.insert_dead_letters([head._replace(envelope=WITHOUT_HEADERS)])

@@ -41,7 +41,11 @@ def text(raw: bytes) -> str:
 def header_texts(message: Message) -> dict[str, str]:
     """The headers, name to text; the values of a repeated name are joined by a comma and a blank."""
     texts: dict[str, str] = {}
+    repeated: dict[str, list[str]] = {}
     for name, value in message.headers:
         shown = text(value)
-        texts[name] = f"{texts[name]}, {shown}" if name in texts else shown
-    return texts
+        if name in texts:
+            repeated.setdefault(name, [texts[name]]).append(shown)
+        else:
+            texts[name] = shown
+    return texts | {name: ", ".join(values) for name, values in repeated.items()} if repeated else texts

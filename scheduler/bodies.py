@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import json
 import typing
+from collections import Counter
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -29,8 +30,7 @@ class InvalidBody(ValueError):
 def _unique_names(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise ValueError(f"the name {twice!r} appears twice in one object")
     return found
 
@@ -113,6 +113,8 @@ def _model_parsers(annotation: type[object]) -> tuple[BodyParser, BodyParser]:
                 f"{'.'.join(str(part) for part in item['loc']) or 'body'}: {item['msg']}" for item in found[:5]
             )
             raise InvalidBody("invalid-body", where[:500]) from None
+        except Exception as error:  # a validator's own fault must not keep back the messages behind this one
+            raise InvalidBody("invalid-body", f"its model raised {type(error).__name__}") from None
 
     return parse, load
 

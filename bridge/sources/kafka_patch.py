@@ -8,6 +8,10 @@ Promises (`tests/unit/test_client_patches.py`):
   batch, because the batch is unpacked from its start each time.
 - A join of the group that a poll began and had no time to end is ended by the next polls. Unpatched, where new
   metadata was why it began, the leader never takes its assignment, sends no heartbeat and reads nothing.
+  that offset; at worst each offset of the batch is told once, and of one that is too large to unpack the last alone.
+  Unpatched, the poll after an error spins at full load and never returns, a pause in between hides the error
+  altogether, and no seek gets past a broken record within its batch, because the batch is unpacked from its start
+  each time.
 - A client that cannot be built leaves no thread behind, a failed connect no socket.
 - Its loggers, which repeat a lost broker six times a second, are silent: a source tells its own state, once for each
   change.
@@ -28,6 +32,8 @@ from kafka.net.selector import NetworkSelector
 from kafka.record.default_records import DefaultRecord, DefaultRecordBatch
 from kafka.record.util import decode_varint
 from kafka.structs import TopicPartition
+
+from bridge.sources.kafka_codecs import TooLarge
 
 Client = TypeVar("Client")
 
@@ -87,6 +93,8 @@ def sticky_take(records: Fetcher.PartitionRecords, count: int | None = None) -> 
             taken: list[object] = _take(records, count)
         except Exception as reason:
             offset = max(records.next_fetch_offset, records.fetch_offset)
+            if isinstance(reason, TooLarge):
+                offset = max(offset, reason.last_offset)  # once for the whole batch: none is unpacked again
             failed = Undecodable(records.topic_partition, offset, reason)
             records.undecodable = failed
         else:

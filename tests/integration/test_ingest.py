@@ -9,6 +9,7 @@ from sqlalchemy.exc import DBAPIError
 
 from bridge.backpressure import Backpressure
 from bridge.config.model import Route
+from bridge.dead_letters import Replay, replay
 from bridge.decode import Decoder
 from bridge.ingest import Ingest
 from bridge.message import Message
@@ -85,9 +86,8 @@ class Pod:
         self.claimer, self.finisher = Claimer(self.worker), Finisher(self.worker)
         self.offers = Offers(self.worker)
         route = Route.model_validate({"name": "r", "from": "given", "handler": "tests:keep", "dedupe": dedupe})
-        self.ingest = Ingest(
-            source, Decoder("given", [rule(route, handler)], max_message_bytes=64 * 1024**2), self.offers, storage
-        )
+        self.decoder = Decoder("given", [rule(route, handler)], max_message_bytes=64 * 1024**2)
+        self.ingest = Ingest(source, self.decoder, self.offers, storage)
         self.membership.step()
         self.claimer.step()
 
@@ -226,6 +226,28 @@ def test_a_batch_that_the_store_refuses_is_cut(mariadb_url: str) -> None:
     assert counts(storage) == {"SUCCEEDED": 40}
     (letter,) = storage.list_dead_letters()
     assert (letter["reason"], letter["correlation_id"], letter["size"]) == ("store-refused", "huge", 20_000_000)
+    storage.close()
+
+
+def test_headers_that_the_store_refuses_are_left_out_of_the_dead_letter(mariadb_url: str) -> None:
+    """3 MB of them that are no text: 18 MB as the store keeps them. What is behind that message goes on (I5), and a
+    replay never takes it for a whole one."""
+    storage = open_storage(mariadb_url)
+    storage.migrate()
+    source = Given([Message(b"x", (("h", b"\xff" * 3_000_000),), b"huge"), message("a")], [message("next")])
+    pod = Pod(storage, source)
+    for _ in range(30):
+        with contextlib.suppress(StoreUnavailable, DBAPIError):
+            pod.ingest.step()
+        if source.acked == [0, 1]:
+            break
+    assert source.acked == [0, 1]
+    pod.settle()
+    assert counts(storage) == {"SUCCEEDED": 2}
+    (letter,) = storage.list_dead_letters()
+    assert (letter["reason"], letter["correlation_id"], letter["size"]) == ("store-refused", "huge", 1)
+    again = replay({"given": pod.decoder}, storage, letter["id"].bytes)  # type: ignore[attr-defined]
+    assert (again.outcome, again.detail) == (Replay.STILL_REJECTED, "undecodable: its headers were too large to keep")
     storage.close()
 
 

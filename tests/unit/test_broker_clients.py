@@ -15,10 +15,12 @@ from kafka.structs import TopicPartition
 from bridge.config.model import AmqpSourceSection, Broker
 from bridge.message import Message
 from bridge.sources import connect
+from bridge.sources.amqp import AmqpSource, Receipt
 from bridge.sources.amqp_message import amqp_message
 from bridge.sources.amqp_session import Acked, AmqpSession, LostSession
 from bridge.sources.amqp_topology import Binding, Exchange, Queue, Refusal, Unavailable, plan, routing_keys
 from bridge.sources.kafka_progress import Progress
+from bridge.sources.source import Batch
 from tests.integration.amqp_wire import field, nested, table
 
 
@@ -205,6 +207,21 @@ def test_an_amqp_session_is_not_quiet_while_an_ack_or_a_pause_is_under_way() -> 
     session._consuming = 0
     assert session.quiet
     session._ioloop.close()
+
+
+def test_an_ack_goes_to_the_session_that_delivered_or_nowhere() -> None:
+    """A tag means nothing on another channel: there it acks another message, or closes the channel."""
+    source = AmqpSource("orders", Broker(url="amqp://h"), _section(), pod_name="pod")
+    old, new = source._begin(), source._begin()
+    source.ack(Batch([], Receipt((old, 1, 3))))
+    assert (old.pending, new.pending) == (0, 0)
+    source.ack(Batch([], Receipt((new, 1, 3))))
+    assert (old.pending, new.pending) == (0, 1)
+    new.ended = True
+    source.ack(Batch([], Receipt((new, 4, 5))))
+    assert new.pending == 1
+    for session in (old, new):
+        session._ioloop.close()
 
 
 class _Record:
