@@ -1,4 +1,4 @@
-"""Writes `RESULTS.md` from the JSON of runs in `results/` and the bugs in `found.md`; the same files give the same page.
+"""Writes `RESULTS.md` from the JSON of runs in `results/` and the bugs in `found.md`: the same page of the same files.
 
 A run's JSON is what `make faults` and `make soak` write; a simulation's has `seeds` in it. A key that is missing is
 shown as a dash.
