@@ -218,7 +218,8 @@ class KafkaWire(Wire):
         if producer is not None:
             with contextlib.suppress(KafkaError, AssertionError):
                 producer.flush(timeout=12)
-            producer.close(timeout=2)
+            with contextlib.suppress(KafkaError, AssertionError):  # it flushes once more
+                producer.close(timeout=2)
 
 
 class Local(Wire):
