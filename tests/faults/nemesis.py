@@ -663,7 +663,7 @@ class Nemesis(threading.Thread):
         protected: frozenset[str] = frozenset(),
         first_number: int = 0,
     ) -> None:
-        super().__init__(daemon=True)
+        super().__init__(name="nemesis", daemon=True)
         self._field = field
         self._dice = random.Random(f"{seed} {target}")
         self._gap = gap

@@ -44,7 +44,7 @@ class Observer(threading.Thread):
     SAMPLE = 200
 
     def __init__(self, url: str, journal: Journal) -> None:
-        super().__init__(daemon=True)
+        super().__init__(name="observer", daemon=True)
         self._engine = engine_of(url)
         self._journal = journal
         self._stopping = threading.Event()

@@ -245,7 +245,7 @@ class Publisher(threading.Thread):
     """Sends so many messages a second from the traffic, and what is injected."""
 
     def __init__(self, wire: Wire, traffic: Traffic, rate: float, journal: Journal, seed: int) -> None:
-        super().__init__(daemon=True)
+        super().__init__(name="publisher", daemon=True)
         self._wire = wire
         self._traffic = traffic
         self._rate = rate

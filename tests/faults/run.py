@@ -81,6 +81,7 @@ def run(plan: Plan, run_directory: Path, kept: Path, meanwhile: Meanwhile = lamb
         while (left := until - time.monotonic()) > 0:
             meanwhile(field)
             wait_seconds(min(1.0, left), lambda: False)
+        ended = [thread.name for thread in (field.publisher, field.observer, *nemeses) if not thread.is_alive()]
         for nemesis in nemeses:
             nemesis.stopping.set()
         for nemesis in nemeses:
@@ -93,6 +94,7 @@ def run(plan: Plan, run_directory: Path, kept: Path, meanwhile: Meanwhile = lamb
     finally:
         field.close()
     verdict = check(history.read(folder), rows, HEARTBEAT)
+    verdict.invalid += [f"the {name} ended early" for name in ended]
     result = _result(plan, verdict, started, errors)
     if verdict.exit_code:
         result["kept"] = str(_keep(folder, kept, result, log_tail))
