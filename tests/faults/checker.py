@@ -31,6 +31,8 @@ RESULTS = {"FAILED", "RESCUED"}
 """Kinds of events that end a run. A FAILED one is a failed try, whether or not there is another."""
 TIMEOUT_INTERVALS = 4
 RESCUE_INTERVALS = TIMEOUT_INTERVALS + 2
+TOLD = 2.0
+"""Seconds after the end of trust by which a handler that looks has been told to stop."""
 INTERRUPTED = 0.2
 """Seconds after the end of a freeze in which a thread may note the start that it was in the middle of."""
 
@@ -267,7 +269,17 @@ class Checker:
     def _handed_back(self, start: Note, notes: Sequence[Note]) -> bool:
         if any(hit.how == "ended" for hit in self._hits[start.pid]):
             return True
-        return any(n.what == "cancelled" and n.version == start.version for n in notes) and bool(self._hits[start.pid])
+        told = [n for n in notes if n.what == "cancelled" and n.version == start.version]
+        return any(self._may_be_told(one) for one in told)
+
+    def _may_be_told(self, note: Note) -> bool:
+        """Whether a pod had a reason to tell a handler to stop: a hit, or a store that was away past its trust."""
+        since = note.at - 2 * RESCUE_INTERVALS * self._heartbeat
+        return (
+            any(hit.start <= note.at and hit.end >= since for hit in self._hits[note.pid])
+            or any(one.disturbs_store and one.start <= note.at and one.end >= since for one in self._history.faults)
+            or self._stalled(since, note.at)
+        )
 
     # Trust and rescue
 
@@ -281,6 +293,18 @@ class Checker:
             if silent_since is not None and note.at - silent_since > window + 0.05:
                 text = f"{note.id} version {note.version} started {note.at - silent_since:.1f} s after the last beat"
                 self._say("started without trust", "I10", text)
+
+        self._told(window)
+
+    def _told(self, window: float) -> None:
+        """A handler that looks whether it should stop learns soon that trust was lost (I10)."""
+        for note in self._history.notes:
+            if note.what != "end" or self._was_interrupted(note):
+                continue
+            silent_since = self._beats.silent_since(note.owner, note.at)
+            if silent_since is not None and note.at - silent_since > window + TOLD:
+                text = f"{note.id} version {note.version} ran on, {note.at - silent_since:.1f} s after the last beat"
+                self._say("not told", "I10", text)
 
     def _was_interrupted(self, note: Note) -> bool:
         """Whether the thread may have been stopped between its look at the trust and its note."""

@@ -226,6 +226,13 @@ def _started_after_it_was_struck_off(run: Run) -> None:
     run.rows.jobs.append(row("late", 3))
 
 
+def _not_told(run: Run) -> None:
+    run.history.hits = [Hit(1, "cut", 18.5, 40.0)]
+    run.history.notes += [note("start", "late", 1, 20.5), note("end", "late", 1, 27.6)]
+    run.history.attempts.append(Attempt(11, "late", "body-late", True))
+    run.rows.jobs.append(row("late", 2))
+
+
 def _fenced(run: Run) -> None:
     """Nothing had happened to the pod."""
     run.history.hits = [Hit(2, "dead", 40.0)]
@@ -273,6 +280,7 @@ def _crashed(run: Run) -> None:
         (_failure_without_raise, "failed"),
         (_started_without_trust, "started without trust"),
         (_started_after_it_was_struck_off, "started without trust"),
+        (_not_told, "not told"),
         (_fenced, "fenced"),
         (_rescued_late, "rescued late"),
         (_left_over, "left over"),
@@ -312,6 +320,14 @@ def test_a_start_that_a_freeze_may_have_interrupted_is_none_without_trust(run: R
 def test_a_pod_that_was_told_to_end_may_give_back(run: Run) -> None:
     _without_cause(run)
     run.history.hits.append(Hit(2, "ended", 14.0))
+    assert run.verdict().violations == []
+
+
+def test_a_handler_that_was_told_without_the_stores_being_away_is_none(run: Run) -> None:
+    _without_cause(run)
+    run.history.notes.append(note("cancelled", "two", 2, 14.9, B))
+    assert [one.kind for one in run.verdict().violations] == ["re-executed"]
+    run.history.faults.append(Fault(2, "freeze-store", True, 5.0, 14.8, True))
     assert run.verdict().violations == []
 
 
