@@ -95,7 +95,7 @@ class Traffic:
             return self.task(act=dice.choice(["raise-once", "raise-once", "raise-once", "leave", "recurse"]))
         if draw > 0.9795:
             return self.task(act="raise")
-        if draw > 0.97:
+        if draw > 0.955:
             return self.task(sleep=dice.uniform(1.0, 4.0))
         return self.task(sleep=dice.uniform(0.02, 0.2) if draw > 0.85 else 0.0)
 

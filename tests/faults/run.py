@@ -32,7 +32,8 @@ class Plan:
     pods: int = 3
     rate: float = 100.0
     gap: tuple[float, float] = (1.0, 5.0)
-    """Seconds from the end of a fault to the beginning of the next."""
+    """Seconds from the end of a fault to the beginning of the next. Servers have three times as long, unless faults
+    are given: while the store is disturbed, no rescue can be timed."""
     targets: tuple[str, ...] = ("pod", "store", "broker")
     """The nemeses that are at work side by side; an empty one draws from all faults."""
     only: tuple[str, ...] = ()
@@ -67,7 +68,7 @@ def run(plan: Plan, run_directory: Path, kept: Path, meanwhile: Meanwhile = lamb
             Nemesis(
                 field,
                 plan.seed,
-                plan.gap,
+                plan.gap if target in ("", "pod") or plan.only else (3 * plan.gap[0], 3 * plan.gap[1]),
                 target=target,
                 only=plan.only,
                 protected=plan.protected,
