@@ -674,6 +674,11 @@ class Nemesis(threading.Thread):
         self.stopping = threading.Event()
         self.errors: list[str] = []
 
+    @property
+    def has_faults(self) -> bool:
+        """Whether there is anything that this one could do to this store and broker."""
+        return bool(self._only or self._kinds)
+
     def _is_possible(self, kind: Kind, target: str) -> bool:
         return (
             (not target or kind.target == target)
@@ -684,7 +689,7 @@ class Nemesis(threading.Thread):
 
     def _order(self) -> Iterator[Kind]:
         """Each kind as often as the others, in an order of the seed."""
-        while self._only or self._kinds:
+        while self.has_faults:
             yield from self._only or self._dice.sample(self._kinds, len(self._kinds))
 
     def run(self) -> None:

@@ -76,6 +76,7 @@ def run(plan: Plan, run_directory: Path, kept: Path, meanwhile: Meanwhile = lamb
             )
             for number, target in enumerate(plan.targets)
         ]
+        nemeses = [nemesis for nemesis in nemeses if nemesis.has_faults]
         for nemesis in nemeses:
             nemesis.start()
         until = time.monotonic() + plan.minutes * 60
