@@ -326,7 +326,7 @@ class Checker:
                     text = f"{self._name(event.key)} was taken from pod {pid}, which nothing had happened to"
                     self._say("fenced", "I14", text)
                 continue
-            since = self._rescue_base(min(hit.start for hit in hits), pid, event.at)
+            since = self._rescue_base(self._orphaned_at(event, hits), pid, event.at)
             if since is None:
                 continue
             took = event.at - since
@@ -334,6 +334,17 @@ class Checker:
             if took > bound:
                 text = f"{self._name(event.key)} of pod {pid} was runnable again after {took:.1f} s, not {bound:g}"
                 self._say("rescued late", "I11", text)
+
+    def _orphaned_at(self, event: EventRow, hits: Sequence[Hit]) -> float:
+        """When the job was orphaned: at the hit; or, where no run of it had begun, at the latest when the hit was over,
+        since a claim that was under way in a frozen pod lands after the thaw, for a server that was struck off."""
+        began = min(hit.start for hit in hits)
+        healed = [hit.end for hit in hits if hit.end <= event.at]
+        started = any(
+            n.what == "start" and n.version == event.version and n.at <= began
+            for n in self._notes[self._name(event.key)]
+        )
+        return began if started or not healed else max(healed)
 
     def _rescue_base(self, hit: float, victim: int, at: float) -> float | None:
         """The moment from which nothing stood in the way of a rescue at `at`; None: something still did."""

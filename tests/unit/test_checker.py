@@ -303,6 +303,15 @@ def test_a_rescue_is_counted_from_the_last_fault_of_the_store(run: Run) -> None:
     assert verdict.worst_rescue_s == 7.5
 
 
+def test_a_claim_that_lands_after_the_thaw_is_orphaned_then(run: Run) -> None:
+    _rescued_late(run)
+    run.history.notes = [one for one in run.history.notes if (one.id, one.version) != ("again", 1)]
+    run.history.hits = [Hit(1, "frozen", 20.0, 31.0)]
+    verdict = run.verdict()
+    assert verdict.violations == []
+    assert verdict.worst_rescue_s == 1.5
+
+
 def test_a_rescue_is_counted_from_when_a_pod_was_there_to_do_it(run: Run) -> None:
     _rescued_late(run)
     run.history.hits.append(Hit(2, "frozen", 21.0, 24.0))
