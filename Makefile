@@ -3,13 +3,17 @@ ARGS ?=
 EXAMPLES ?= 2000
 SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d " ")
 OUTPUT ?=
+MINUTES ?= 10
+HOURS ?= 24
+BROKER ?= rabbitmq
+STORE ?= postgres
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header pyproject.toml $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run servers test stateful mutants lint format bench lock clean
+.PHONY: help install run servers test stateful mutants faults soak lint format bench lock clean
 
 help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +60,12 @@ format: install ## Rewrite the code in the project's style
 
 bench: servers ## Measure speed, as a ratio to the raw clients
 	$(BIN)/python -m tests.bench $(ARGS)
+
+faults: servers ## Kill, freeze, cut and flood real pods and servers; MINUTES=10 SEED=1 BROKER=kafka STORE=mariadb
+	$(BIN)/python -m tests.faults --minutes $(MINUTES) --seed $(SEED) --broker $(BROKER) --store $(STORE) $(ARGS)
+
+soak: servers ## The same for hours, more calmly, and nothing may grow; HOURS=24, or a part of one
+	$(BIN)/python -m tests.faults.soak --hours $(HOURS) --seed $(SEED) --broker $(BROKER) --store $(STORE) $(ARGS)
 
 lock: install ## Write both lock files anew from pyproject.toml; ARGS=--upgrade for newer versions
 	$(BIN)/pip install --quiet --disable-pip-version-check uv

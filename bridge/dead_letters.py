@@ -23,6 +23,8 @@ MAX_BODY = 4 * 1024**2
 HEAD = 64 * 1024
 WITHOUT_HEADERS = json.dumps({"undecodable": "its headers were too large to keep"})
 """The envelope of a message whose own the store refuses: a replay tells so, and makes no job of the rest."""
+REDELIVERY = frozenset({"x-delivery-count", "x-acquired-count"})
+"""Headers that a quorum queue adds when it delivers a message again: another delivery, and no other message."""
 
 
 def _shown(text: str) -> str:
@@ -50,6 +52,12 @@ def envelope(message: Message) -> str:
     return json.dumps({name: value for name, value in fields.items() if value is not None and value != []})
 
 
+def _first_delivery(message: Message, stored: str) -> str:
+    """The envelope of the message's first delivery."""
+    sent = tuple(one for one in message.headers if one[0] not in REDELIVERY)
+    return stored if len(sent) == len(message.headers) else envelope(message._replace(headers=sent))
+
+
 def message_of(stored: str, body: bytes) -> Message:
     """The message that `envelope` was made of."""
     fields = json.loads(stored)
@@ -71,7 +79,7 @@ def dead_letter(source: str, message: Message, reason: str, detail: str, *, keep
     identity = (
         (message.coordinates.encode(),)
         if message.coordinates
-        else (message.correlation or b"", stored.encode(), message.body, reason.encode())
+        else (message.correlation or b"", _first_delivery(message, stored).encode(), message.body, reason.encode())
     )
     return DeadLetter(
         id=digest(source.encode(), *identity),

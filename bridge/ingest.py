@@ -19,7 +19,7 @@ from bridge.decode import Decoder, Ignored, Rejection, Request
 from bridge.sources.source import Batch, Source
 from scheduler.inflight import PREFETCH_SECONDS
 from scheduler.offers import Offer, Offers
-from scheduler.storage import Storage
+from scheduler.storage import Storage, StoreUnavailable
 from scheduler.storage.records import DeadLetter, Inserted, Outcome
 
 log = getLogger("jobbridge.ingest")
@@ -28,8 +28,11 @@ RECEIVE_SECONDS = 0.5
 PATIENCE = 0.002
 """Seconds between looks whether the workers have room."""
 REFUSALS = 2
-"""Tries of the same batch that fail while the store answers, before it is cut in halves; one more for a single
-message, before it becomes a dead letter."""
+"""Tries of the same batch that fail while the store takes writes, before it is cut in halves."""
+LAST_REFUSALS = 3
+"""The same for a single message, before it becomes a dead letter."""
+LOST_REFUSALS = 8
+"""Where the failures read as lost connections: a message that is too large looks so, and a bad network too."""
 
 
 class Part:
@@ -41,6 +44,13 @@ class Part:
         self.offer = offer
         """None: not made yet, since it reserves room among the workers."""
         self.refusals = 0
+
+
+def _patience(part: Part, error: Exception) -> int:
+    """How often a part may be refused before it is cut."""
+    if len(part.requests) > 1:
+        return REFUSALS
+    return LOST_REFUSALS if isinstance(error, StoreUnavailable) else LAST_REFUSALS
 
 
 class Ingest:
@@ -140,7 +150,7 @@ class Ingest:
                 part.refusals = 0
                 raise
             part.refusals += 1
-            if part.refusals < REFUSALS + (len(part.requests) <= 1):
+            if part.refusals < _patience(part, error):
                 raise
             log.warning("the store refuses a batch of %d, which is cut: %s", len(part.requests), type(error).__name__)
             self._cut(part, part.offer, error)

@@ -8,6 +8,7 @@ Does not promise all or nothing: on an error those before `confirmed` are publis
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -238,7 +239,8 @@ def publish_kafka(
     except (KafkaError, AssertionError, TypeError, ValueError) as why:
         failures.append(why)
     finally:
-        producer.close(timeout=5)
+        with contextlib.suppress(KafkaError):  # it flushes once more, and a broker that is frozen lets that fail too
+            producer.close(timeout=5)
     if failures:
         lost = isinstance(failures[0], KafkaError) and failures[0].retriable
         text = f"{connect.describe(broker)}: {connect.one_line(failures[0], broker)}"

@@ -160,6 +160,12 @@ class Worker:
                 elif run.phase is Phase.WAITING and self.inflight.move(run, Phase.ENDED, only_from=Phase.WAITING):
                     self.inflight.leave([run])
 
+    def distrust(self) -> None:
+        """Tell what runs under a registration that may not be trusted now to stop: others may hold us for dead."""
+        for run in self.inflight.in_phase(Phase.RUNNING):
+            if not run.cancelled and not self.membership.trusts(run.registration):
+                run.cancel()
+
 
 class Claimer:
     """The claim thread's loop: reconcile after each beat, then fill the free slots."""

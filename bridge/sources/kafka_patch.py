@@ -3,15 +3,12 @@
 Promises (`tests/unit/test_client_patches.py`):
 - A record that kafka-python cannot decode arrives in its place, with `MARKER` for its only header.
 - A batch that cannot be unpacked at all makes `poll` raise `Undecodable`, and raise it again until someone seeks past
-  that offset; at worst each offset of the batch is told once. Unpatched, the poll after an error spins at full load
-  and never returns, a pause in between hides the error altogether, and no seek gets past a broken record within its
-  batch, because the batch is unpacked from its start each time.
-- A join of the group that a poll began and had no time to end is ended by the next polls. Unpatched, where new
-  metadata was why it began, the leader never takes its assignment, sends no heartbeat and reads nothing.
   that offset; at worst each offset of the batch is told once, and of one that is too large to unpack the last alone.
   Unpatched, the poll after an error spins at full load and never returns, a pause in between hides the error
   altogether, and no seek gets past a broken record within its batch, because the batch is unpacked from its start
   each time.
+- A join of the group that a poll began and had no time to end is ended by the next polls. Unpatched, where new
+  metadata was why it began, the leader never takes its assignment, sends no heartbeat and reads nothing.
 - A client that cannot be built leaves no thread behind, a failed connect no socket.
 - Its loggers, which repeat a lost broker six times a second, are silent: a source tells its own state, once for each
   change.

@@ -13,12 +13,12 @@ from functools import wraps
 from random import Random
 from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
-from sqlalchemy import Column, Connection, Engine, Insert, Select, Table, bindparam, select, text
+from sqlalchemy import Column, Connection, Engine, Insert, Select, Table, bindparam, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.sql.elements import ColumnElement
 
 from scheduler.storage.errors import Meaning, SchemaOutdated, StoreUnavailable, first_line, meaning
-from scheduler.storage.tables import Clock, db_now
+from scheduler.storage.tables import Clock, db_now, job_events
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -28,6 +28,10 @@ D = TypeVar("D", bound="Database")
 class Contended(StoreUnavailable):
     """A deadlock or a lock wait that took too long; the work was rolled back. Verbs that write are tried again; a
     read, which waits for a lock on a whole table alone, is answered with this."""
+
+
+class _Undone(Exception):
+    """Rolls a transaction back that served its purpose."""
 
 
 def retried(verb: Callable[Concatenate[D, P], R]) -> Callable[Concatenate[D, P], R]:
@@ -99,13 +103,17 @@ class Database:
             connection.exec_driver_sql("COMMIT")
 
     def answers(self) -> bool:
-        """Whether `SELECT 1` works now."""
+        """Whether it takes a row now, which is rolled back: one that is read-only, or full, still answers a SELECT."""
         try:
-            with self.connection() as connection:
-                connection.execute(text("SELECT 1"))
-        except StoreUnavailable:
+            with self.transaction() as connection:
+                connection.execute(
+                    insert(job_events).values(job_id=bytes(16), at=self.now, kind="PROBE", detail="", times=1)
+                )
+                raise _Undone
+        except _Undone:
+            return True
+        except (StoreUnavailable, SchemaOutdated):
             return False
-        return True
 
     def clock(self) -> int:
         """The database's clock: microseconds since 1970."""

@@ -24,6 +24,7 @@ class Proxy:
 
     def __init__(self, upstream_host: str, upstream_port: int) -> None:
         self._upstream = (upstream_host, upstream_port)
+        self.upstream_port = upstream_port
         self.port = free_port()
         self._lock = threading.Lock()
         self._links: set[_Link] = set()
@@ -31,7 +32,11 @@ class Proxy:
         self._flowing = threading.Event()
         self._flowing.set()
         self._closed = threading.Event()
+        self._replying = threading.Event()
+        self._replying.set()
         self._delay = 0.0
+        self._rate = 0.0
+        self._linger = 0.0
         self._trigger: Callable[[bytes], bool] | None = None
         self.resets = 0
         self.restore()
@@ -40,19 +45,26 @@ class Proxy:
         """Reset all connections and refuse new ones."""
         with self._lock:
             listener, self._listener = self._listener, None
-            links, self._links = self._links, set()
         if listener is not None:
             with contextlib.suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)  # wakes the thread in accept()
             listener.close()
+        self.reset()
+
+    def reset(self) -> int:
+        """Reset all connections, and go on accepting; how many."""
+        with self._lock:
+            links, self._links = self._links, set()
         for link in links:
             link.reset()
+        return len(links)
 
     def restore(self) -> None:
         """End every fault: connections are accepted again, frozen bytes arrive, nothing is delayed or awaited."""
-        self._delay = 0.0
+        self._delay = self._rate = self._linger = 0.0
         self._trigger = None
         self._flowing.set()
+        self._replying.set()
         with self._lock:
             if self._listener is not None or self._closed.is_set():
                 return
@@ -62,6 +74,18 @@ class Proxy:
     def freeze(self) -> None:
         """Swallow silently: connections stay open, are even accepted, and no byte arrives until `restore()`."""
         self._flowing.clear()
+
+    def swallow_replies(self) -> None:
+        """Half open: what the client sends arrives, and no byte comes back until `restore()`."""
+        self._replying.clear()
+
+    def throttle(self, rate: float) -> None:
+        """Let each direction of each connection pass so many bytes a second."""
+        self._rate = rate
+
+    def close_slowly(self, seconds: float) -> None:
+        """Pass on the end of a connection so much later than it came."""
+        self._linger = seconds
 
     def delay(self, seconds: float) -> None:
         """Hold back each chunk of bytes, in each direction, for so long."""
@@ -81,6 +105,7 @@ class Proxy:
         self._closed.set()
         self.cut()
         self._flowing.set()
+        self._replying.set()
 
     def __enter__(self) -> Self:
         return self
@@ -109,12 +134,20 @@ class Proxy:
                 return
             threading.Thread(target=link.run, daemon=True).start()
 
-    def pass_on(self) -> bool:
-        """Wait as the faults in force demand."""
-        if self._delay:
-            self._closed.wait(self._delay)
+    def pass_on(self, size: int, is_reply: bool) -> bool:
+        """Wait as the faults in force demand for so many bytes."""
+        rate = self._rate
+        if self._delay or rate:
+            self._closed.wait(self._delay + (size / rate if rate else 0.0))
         self._flowing.wait()
+        if is_reply:
+            self._replying.wait()
         return not self._closed.is_set()
+
+    def linger(self) -> None:
+        """Wait before an end is passed on."""
+        if self._linger:
+            self._closed.wait(self._linger)
 
     @property
     def is_watching(self) -> bool:
@@ -168,7 +201,7 @@ class _Link:
     def _carry(self, source: socket.socket, target: socket.socket) -> None:
         try:
             while data := source.recv(65536):
-                if not self._proxy.pass_on():
+                if not self._proxy.pass_on(len(data), source is self._upstream):
                     return
                 if source is self._client:
                     self._note_request(data)
@@ -176,6 +209,7 @@ class _Link:
                     self.reset()
                     return
                 target.sendall(data)
+            self._proxy.linger()
             if not self._is_reset:
                 target.shutdown(socket.SHUT_WR)  # a half-closed connection stays half-closed
         except OSError:

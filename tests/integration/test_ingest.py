@@ -251,6 +251,28 @@ def test_headers_that_the_store_refuses_are_left_out_of_the_dead_letter(mariadb_
     storage.close()
 
 
+@pytest.mark.parametrize(("times", "writes"), [(20, False), (5, True)], ids=["read-only", "bad network"])
+def test_a_message_is_not_blamed_for_a_store_that_is_away(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, times: int, writes: bool
+) -> None:
+    """It takes the row at last, and no dead letter. Found by fault run rabbitmq, postgres, seed 21: read-only."""
+    source = Given([message("a")])
+    pod = Pod(storage, source)
+    monkeypatch.setattr(storage, "insert_if_absent", failing(storage.insert_if_absent, times, after=False))
+    monkeypatch.setattr(storage, "answers", lambda: writes)
+    for _ in range(times):
+        with pytest.raises(StoreUnavailable):
+            pod.ingest.step()
+    pod.ingest.step()
+    assert source.acked == [0]
+    assert (storage.list_dead_letters(), sum(counts(storage).values())) == ([], 1)
+
+
+def test_a_probe_leaves_nothing(storage: Storage) -> None:
+    assert storage.answers()
+    assert storage.job_events(bytes(16)) == []
+
+
 def test_sources_pause_above_the_backlog(storage: Storage) -> None:
     """And go on below it."""
     source = Given([message(f"m{k}") for k in range(12)])

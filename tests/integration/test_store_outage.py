@@ -137,6 +137,7 @@ def test_a_database_that_turned_read_only_is_unavailable(own: PostgreSQL | Maria
             with pytest.raises(StoreUnavailable):
                 VERBS[name](storage)
             assert storage.engine.pool.checkedin() == 0, name  # type: ignore[attr-defined]
+        assert not storage.answers()
         assert storage.count_by_state()[JobState.PROCESSING] == 1
         if isinstance(own, PostgreSQL):
             own.execute("ALTER SYSTEM RESET default_transaction_read_only")

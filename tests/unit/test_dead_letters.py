@@ -36,6 +36,15 @@ def test_one_message_is_one_dead_letter() -> None:
     assert len({key(loose), key(loose, "other"), key(loose._replace(body=b"b")), key(loose._replace(type="t"))}) == 4
 
 
+def test_a_message_that_is_delivered_again_is_the_same_dead_letter() -> None:
+    """A quorum queue counts deliveries in a header. Found by fault run rabbitmq, postgres, seed 1."""
+    sent = Message(b"a", (("type", b"t"),), correlation=b"c")
+    again = sent._replace(headers=(("type", b"t"), ("x-delivery-count", b"1")))
+    first, second = dead_letter("s", sent, "r", "d"), dead_letter("s", again, "r", "d")
+    assert first.id == second.id
+    assert dead_letter("s", sent._replace(headers=()), "r", "d").id != first.id
+
+
 def test_a_huge_body_leaves_its_head_its_length_and_its_digest() -> None:
     """So that a dead letter always fits."""
     letter = dead_letter("s", Message(b"x" * 5_000_000), "r", "d")

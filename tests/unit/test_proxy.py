@@ -157,3 +157,40 @@ def test_the_reply_to_lose_may_be_chosen_by_a_predicate(proxy: Proxy, client: so
     client.sendall(b"abcd")
     with pytest.raises(ConnectionResetError):
         client.recv(1)
+
+
+def test_a_reset_leaves_the_door_open(proxy: Proxy, client: socket.socket) -> None:
+    assert ask(client, b"before") == b"before"
+    assert proxy.reset() == 1
+    with pytest.raises(ConnectionResetError):
+        client.recv(1)
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=5) as again:
+        assert ask(again, b"after") == b"after"
+
+
+def test_half_open_takes_requests_and_gives_no_reply(proxy: Proxy, client: socket.socket, echo: Echo) -> None:
+    proxy.swallow_replies()
+    client.sendall(b"asked")
+    assert wait_until(lambda: echo.received == b"asked", 5)
+    client.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        client.recv(1)
+    proxy.restore()
+    client.settimeout(5)
+    assert receive(client, 5) == b"asked"
+
+
+def test_throttle_limits_the_bytes_of_a_second(proxy: Proxy, client: socket.socket) -> None:
+    proxy.throttle(10_000)
+    began = time.monotonic()
+    assert ask(client, b"x" * 1000) == b"x" * 1000
+    assert time.monotonic() - began >= 0.2
+
+
+def test_an_end_is_passed_on_slowly(proxy: Proxy, client: socket.socket) -> None:
+    assert ask(client, b"last") == b"last"
+    proxy.close_slowly(0.1)
+    began = time.monotonic()
+    client.shutdown(socket.SHUT_WR)
+    assert client.recv(1) == b""
+    assert time.monotonic() - began >= 0.2

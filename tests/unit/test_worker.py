@@ -389,6 +389,27 @@ def test_without_trust_nothing_starts_and_a_good_beat_resumes_it(pod: Pod) -> No
     assert (sorted(pod.ran), state(pod, "a"), state(pod, "b")) == (["a", "b"], "SUCCEEDED", "SUCCEEDED")
 
 
+def test_what_runs_when_trust_is_lost_is_told_and_handed_back(pod: Pod) -> None:
+    """The database is away, so no answer of it tells (I10); that it stopped is no failure."""
+    told: list[bool] = []
+
+    def lose_trust(context: JobContext) -> None:
+        pod.worker.distrust()
+        told.append(context.cancelled)
+        pod.clock.time += 3.5 * INTERVAL
+        pod.worker.distrust()
+        told.append(context.cancelled)
+        raise InterruptedError("told to stop")
+
+    put(pod, "a")
+    pod.claim()
+    pod.in_handler = lose_trust
+    pod.run()
+    pod.finish()
+    assert told == [False, True]
+    assert (state(pod, "a"), row(pod.storage.real, job("a").id)["attempts"]) == ("ENQUEUED", 0)
+
+
 def test_trust_lasts_from_the_start_of_the_last_good_beat(pod: Pod) -> None:
     """Timeout less half an interval, however long the beat took."""
     beat_at = pod.clock.time = 5000.0

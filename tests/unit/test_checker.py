@@ -1,0 +1,395 @@
+"""The judge of fault runs is judged: a good history passes, one of each kind of violation is found, and nothing proves
+nothing."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.faults.checker import Verdict, check
+from tests.faults.history import (
+    NEMESIS,
+    Attempt,
+    EventRow,
+    Fault,
+    History,
+    Hit,
+    JobRow,
+    Journal,
+    Note,
+    Reading,
+    Rows,
+    read,
+)
+
+HEARTBEAT = 2.0
+A, B = "aa" * 16, "bb" * 16
+"""Two servers, of the pods 1 and 2."""
+
+
+def note(what: str, identity: str, version: int, at: float, owner: str = A) -> Note:
+    return Note(what, identity, version, owner, 1 if owner == A else 2, 7, at)
+
+
+def row(identity: str, version: int, state: str = "SUCCEEDED", **more: object) -> JobRow:
+    plain = JobRow(f"key-{identity}", identity, "tasks", version, state, A, 0, 0, f"body-{identity}")
+    return replace(plain, **more)  # type: ignore[arg-type]
+
+
+class Run:
+    """A run in which all went well: four jobs, a poison, a pod that was killed at 20 and its job run again."""
+
+    def __init__(self) -> None:
+        names = ["one", "two", "again", "retried"]
+        self.history = History(
+            attempts=[Attempt(number, name, f"body-{name}", True) for number, name in enumerate(names)]
+            + [Attempt(10, "poison", "body-poison", False)],
+            confirmed={0, 1, 2, 3, 10},
+            notes=[
+                note("start", "one", 1, 10.0),
+                note("end", "one", 1, 10.1),
+                note("start", "two", 2, 11.0, B),
+                note("end", "two", 2, 11.1, B),
+                note("start", "again", 1, 19.0),
+                note("start", "again", 3, 29.0, B),
+                note("end", "again", 3, 29.1, B),
+                note("start", "retried", 1, 12.0, B),
+                note("raise", "retried", 1, 12.1, B),
+                note("start", "retried", 4, 13.0, B),
+                note("end", "retried", 4, 13.1, B),
+            ],
+            faults=[Fault(1, "kill-pod", True, 20.0, 22.0, False)],
+            hits=[Hit(1, "dead", 20.0)],
+            readings=[self.reading(at / 4) for at in range(200)],
+        )
+        self.rows = Rows(
+            jobs=[
+                row("one", 2),
+                row("two", 3, owner=B),
+                row("again", 4, owner=B, rescues=1),
+                row("retried", 5, owner=B, attempts=1),
+            ],
+            events=[
+                EventRow("key-again", "RESCUED", 1, A, 28.5),
+                EventRow("key-retried", "FAILED", 1, B, 12.1),
+            ],
+            letters=["body-poison"],
+            drained=True,
+        )
+
+    @staticmethod
+    def reading(at: float) -> Reading:
+        """Both beat every 2 s; A's last beat is at 18, and it is struck off at 28."""
+        servers = {B: (2, at // 2 * 2)}
+        if at < 28:
+            servers[A] = (1, min(at // 2 * 2, 18.0))
+        return Reading(at, at, servers)
+
+    def verdict(self) -> Verdict:
+        return check(self.history, self.rows, HEARTBEAT)
+
+    def change(self, name: str, **more: object) -> None:
+        """Change a job's row."""
+        self.rows.jobs = [replace(one, **more) if one.id == name else one for one in self.rows.jobs]  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def run() -> Run:
+    return Run()
+
+
+def test_a_good_run_passes(run: Run) -> None:
+    verdict = run.verdict()
+    assert verdict.violations == []
+    assert verdict.invalid == []
+    assert verdict.exit_code == 0
+    assert verdict.worst_rescue_s == 8.5
+    assert verdict.faults == {"kill-pod": 1}
+    assert verdict.counts == {
+        "messages": 5,
+        "confirmed": 5,
+        "jobs": 4,
+        "dead_letters": 1,
+        "starts": 6,
+        "recovered": 0,
+        "reexecuted": 2,
+        "rescued": 1,
+    }
+
+
+def test_what_was_not_confirmed_and_is_there_is_recovered(run: Run) -> None:
+    run.history.confirmed.discard(0)
+    verdict = run.verdict()
+    assert verdict.violations == []
+    assert verdict.counts["recovered"] == 1
+
+
+def test_what_was_not_confirmed_may_be_missing(run: Run) -> None:
+    run.history.attempts.append(Attempt(11, "unconfirmed", "body", True))
+    assert run.verdict().violations == []
+
+
+def _lost(run: Run) -> None:
+    run.rows.jobs.pop(0)
+
+
+def _lost_poison(run: Run) -> None:
+    run.rows.letters.clear()
+
+
+def _nobodys(run: Run) -> None:
+    run.rows.jobs.append(row("nobodys", 1, "ENQUEUED"))
+
+
+def _other_body(run: Run) -> None:
+    run.change("one", digest="another")
+
+
+def _body_of_another(run: Run) -> None:
+    run.change("one", digest="body-two")
+
+
+def _condemned(run: Run) -> None:
+    run.rows.letters.append("body-one")
+
+
+def _strange_letter(run: Run) -> None:
+    run.rows.letters.append("body-of-nobody")
+
+
+def _two_letters(run: Run) -> None:
+    run.rows.letters.append("body-poison")
+
+
+def _two_rows(run: Run) -> None:
+    run.rows.jobs.append(row("one", 2, key="another"))
+
+
+def _started_twice(run: Run) -> None:
+    run.history.notes.append(note("start", "one", 1, 10.05, B))
+
+
+def _two_results(run: Run) -> None:
+    run.rows.events.append(EventRow("key-retried", "FAILED", 1, B, 12.2))
+    run.change("retried", attempts=2)
+
+
+def _left_succeeded(run: Run) -> None:
+    """A stale rescue took a finished job, which ran again."""
+    run.history.notes += [note("start", "one", 4, 31.0, B), note("end", "one", 4, 31.1, B)]
+    run.rows.events.append(EventRow("key-one", "RESCUED", 2, A, 30.0))
+    run.change("one", version=5, rescues=1)
+
+
+def _version_jumped(run: Run) -> None:
+    run.change("one", version=3)
+
+
+def _went_back(run: Run) -> None:
+    run.history.samples.append(("key-one", 3, "ENQUEUED"))
+
+
+def _seen_otherwise(run: Run) -> None:
+    run.history.samples.append(("key-again", 2, "SCHEDULED"))
+
+
+def _no_run(run: Run) -> None:
+    run.history.notes = [one for one in run.history.notes if one.id != "one"]
+
+
+def _miscounted(run: Run) -> None:
+    run.change("again", rescues=0)
+
+
+def _without_cause(run: Run) -> None:
+    """Given back by a pod that nobody had told to end."""
+    run.history.notes += [note("start", "two", 4, 15.0, B), note("end", "two", 4, 15.1, B)]
+    run.change("two", version=5)
+
+
+def _failure_without_raise(run: Run) -> None:
+    run.history.notes = [one for one in run.history.notes if one.what != "raise"]
+
+
+def _started_without_trust(run: Run) -> None:
+    run.history.hits = [Hit(1, "frozen", 18.5, 26.0)]
+    run.history.notes += [note("start", "late", 2, 26.5), note("end", "late", 2, 26.6)]
+    run.history.attempts.append(Attempt(11, "late", "body-late", True))
+    run.rows.jobs.append(row("late", 3))
+
+
+def _started_after_it_was_struck_off(run: Run) -> None:
+    run.history.hits = [Hit(1, "frozen", 18.5, 30.0)]
+    run.history.notes += [note("start", "late", 2, 30.5), note("end", "late", 2, 30.6)]
+    run.history.attempts.append(Attempt(11, "late", "body-late", True))
+    run.rows.jobs.append(row("late", 3))
+
+
+def _not_told(run: Run) -> None:
+    run.history.hits = [Hit(1, "cut", 18.5, 40.0)]
+    run.history.notes += [note("start", "late", 1, 20.5), note("end", "late", 1, 27.6)]
+    run.history.attempts.append(Attempt(11, "late", "body-late", True))
+    run.rows.jobs.append(row("late", 2))
+
+
+def _fenced(run: Run) -> None:
+    """Nothing had happened to the pod."""
+    run.history.hits = [Hit(2, "dead", 40.0)]
+
+
+def _rescued_late(run: Run) -> None:
+    run.rows.events[0] = replace(run.rows.events[0], at=32.5)
+
+
+def _left_over(run: Run) -> None:
+    run.history.notes.append(note("start", "held", 1, 30.0, B))
+    run.history.attempts.append(Attempt(11, "held", "body-held", True))
+    run.rows.jobs.append(row("held", 1, "PROCESSING"))
+
+
+def _unacknowledged(run: Run) -> None:
+    run.rows.left["unacknowledged in faults"] = 3
+
+
+def _crashed(run: Run) -> None:
+    run.history.crashes.append("pod 1 ended with 1")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "kind"),
+    [
+        (_lost, "lost"),
+        (_lost_poison, "lost"),
+        (_nobodys, "unexpected"),
+        (_other_body, "unexpected"),
+        (_body_of_another, "unexpected"),
+        (_condemned, "condemned"),
+        (_strange_letter, "unexpected"),
+        (_two_letters, "doubled"),
+        (_two_rows, "doubled"),
+        (_started_twice, "doubled"),
+        (_two_results, "doubled"),
+        (_left_succeeded, "illegal transition"),
+        (_version_jumped, "illegal transition"),
+        (_went_back, "illegal transition"),
+        (_seen_otherwise, "illegal transition"),
+        (_no_run, "result without a run"),
+        (_miscounted, "miscounted"),
+        (_without_cause, "re-executed"),
+        (_failure_without_raise, "failed"),
+        (_started_without_trust, "started without trust"),
+        (_started_after_it_was_struck_off, "started without trust"),
+        (_not_told, "not told"),
+        (_fenced, "fenced"),
+        (_rescued_late, "rescued late"),
+        (_left_over, "left over"),
+        (_unacknowledged, "left over"),
+        (_crashed, "crashed"),
+    ],
+)
+def test_each_violation_is_found(spoil: Callable[[Run], None], kind: str, run: Run) -> None:
+    spoil(run)
+    verdict = run.verdict()
+    assert kind in {violation.kind for violation in verdict.violations}
+    assert verdict.exit_code == 1
+
+
+def test_a_rescue_is_counted_from_the_last_fault_of_the_store(run: Run) -> None:
+    _rescued_late(run)
+    run.history.faults.append(Fault(2, "kill-store", True, 21.0, 25.0, True))
+    verdict = run.verdict()
+    assert verdict.violations == []
+    assert verdict.worst_rescue_s == 7.5
+
+
+def test_a_claim_that_lands_after_the_thaw_is_orphaned_then(run: Run) -> None:
+    _rescued_late(run)
+    run.history.notes = [one for one in run.history.notes if (one.id, one.version) != ("again", 1)]
+    run.history.hits = [Hit(1, "frozen", 20.0, 31.0)]
+    verdict = run.verdict()
+    assert verdict.violations == []
+    assert verdict.worst_rescue_s == 1.5
+
+
+def test_a_rescue_is_counted_from_when_a_pod_was_there_to_do_it(run: Run) -> None:
+    _rescued_late(run)
+    run.history.hits.append(Hit(2, "frozen", 21.0, 24.0))
+    verdict = run.verdict()
+    assert verdict.violations == []
+    assert verdict.worst_rescue_s == 8.5
+
+
+def test_a_start_that_a_freeze_may_have_interrupted_is_none_without_trust(run: Run) -> None:
+    _started_without_trust(run)
+    run.history.hits = [Hit(1, "frozen", 18.5, 26.45)]
+    assert run.verdict().violations == []
+
+
+def test_a_pod_that_was_told_to_end_may_give_back(run: Run) -> None:
+    _without_cause(run)
+    run.history.hits.append(Hit(2, "ended", 14.0))
+    assert run.verdict().violations == []
+
+
+def test_a_handler_that_was_told_without_the_stores_being_away_is_none(run: Run) -> None:
+    _without_cause(run)
+    run.history.notes.append(note("cancelled", "two", 2, 14.9, B))
+    assert [one.kind for one in run.verdict().violations] == ["re-executed"]
+    run.history.faults.append(Fault(2, "freeze-store", True, 5.0, 14.8, True))
+    assert run.verdict().violations == []
+
+
+def test_a_machine_that_stood_still_excuses_a_fence(run: Run) -> None:
+    _fenced(run)
+    run.history.stalls.append((18.0, 27.0))
+    assert run.verdict().violations == []
+
+
+def _nothing_confirmed(run: Run) -> None:
+    run.history.confirmed.clear()
+
+
+def _no_fault(run: Run) -> None:
+    run.history.faults = [replace(run.history.faults[0], landed=False)]
+
+
+def _not_drained(run: Run) -> None:
+    run.rows.drained = False
+    run.rows.left["ready in faults"] = 5
+    run.rows.jobs.pop(0)  # still in the queue, perhaps: not lost
+
+
+@pytest.mark.parametrize("spoil", [_nothing_confirmed, _no_fault, _not_drained])
+def test_a_run_that_proves_nothing_is_no_pass(spoil: Callable[[Run], None], run: Run) -> None:
+    spoil(run)
+    verdict = run.verdict()
+    assert verdict.violations == []
+    assert len(verdict.invalid) == 1
+    assert verdict.exit_code == 3
+
+
+def test_an_empty_run_proves_nothing() -> None:
+    assert check(History(), Rows(drained=True), HEARTBEAT).exit_code == 3
+
+
+def test_what_the_nemesis_wrote_down_is_read(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / NEMESIS)
+    journal.write("begin", n=1, kind="freeze-pod")
+    journal.write("hit", n=1, pid=5, how="frozen")
+    journal.write("healed", n=1, landed=True)
+    journal.write("begin", n=2, kind="kill-store")
+    journal.write("disturbs-store", n=2)
+    journal.write("begin", n=3, kind="kill-pod")
+    journal.write("hit", n=3, pid=6, how="dead")
+    journal.write("healed", n=3, landed=True)
+    journal.close()
+    history = read(tmp_path)
+    assert [(one.kind, one.landed, one.disturbs_store) for one in history.faults] == [
+        ("freeze-pod", True, False),
+        ("kill-store", False, True),
+        ("kill-pod", True, False),
+    ]
+    frozen, dead = history.hits
+    assert frozen.how == "frozen" and frozen.end < float("inf")
+    assert dead.how == "dead" and dead.end == float("inf")
