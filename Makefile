@@ -32,7 +32,7 @@ $(INSTALLED): requirements-dev.lock pyproject.toml
 	@touch $@
 
 run: install ## Run the demonstration: three pods on one SQLite file, no broker needed
-	$(BIN)/python -m bridge.demo $(ARGS)
+	$(BIN)/python -m tests.demo $(ARGS)
 
 servers: install ## Get what the tests start: PostgreSQL, MariaDB, RabbitMQ, Kafka (nothing is started here)
 	@sh tests/servers/install.sh
