@@ -79,8 +79,8 @@ MUTANTS = [
         "scheduler/storage/intake.py",
         "sorted(enumerate(offered), key=_id_of)",
         "list(enumerate(offered))",
-        f"{INSERT}::test_two_threads_in_opposite_order_never_wait_in_a_circle",
-        "postgresql",
+        f"{INSERT}::test_rows_are_written_in_the_order_of_their_ids",
+        "sqlite",
     ),
     Mutant(
         "a row of my own token is not run",
