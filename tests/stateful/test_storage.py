@@ -61,6 +61,7 @@ def commit() -> str:
     return asked.stdout.strip() or "unknown"
 
 
+@pytest.mark.timeout(0 if EXAMPLES in os.environ else 300)
 @pytest.mark.parametrize("database", ["sqlite", "postgresql", "mariadb"])
 def test_any_order_of_verbs_leaves_the_rows_of_the_model(
     database: str,
