@@ -80,6 +80,8 @@ def test_any_order_of_verbs_leaves_the_rows_of_the_model(
     violations = 0
     try:
         run_state_machine_as_test(machine, settings=chosen())
+    except KeyboardInterrupt:
+        raise  # what was done until now is written all the same
     except BaseException as error:
         violations = len(error.exceptions) if isinstance(error, BaseExceptionGroup) else 1
         raise
