@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ssl
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import pika
 from pydantic import SecretStr
@@ -60,9 +60,10 @@ def one_line(error: BaseException, broker: Broker) -> str:
     name = "" if isinstance(error, Explained) else f"{type(error).__name__}: "
     shown = " ".join(f"{name}{error}".split())
     secrets = [credentials(broker).password, _revealed(broker.sasl.password) if broker.sasl else None]
-    for secret in secrets:
-        if secret and len(secret) > 2:
-            shown = shown.replace(secret, "***")
+    for secret in filter(None, secrets):
+        for form in (" ".join(secret.split()), repr(secret)[1:-1], quote(secret, safe="")):
+            if len(form) > 2:
+                shown = shown.replace(form, "***")
     return shown[:300]
 
 

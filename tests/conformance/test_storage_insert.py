@@ -3,14 +3,18 @@
 import random
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
+from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from scheduler.job import JobState, NewJob, headers_json, preview
 from scheduler.storage import Storage
+from scheduler.storage.intake import Answer, Placed
 from scheduler.storage.records import Inserted, Outcome
 from tests.conformance.stores import (
     RACERS,
@@ -282,6 +286,23 @@ def test_writers_of_the_same_ids_in_opposite_order_never_wait_in_a_circle(storag
     assert [sum(new) for new in zip(*(new for new, _ in told), strict=True)] == [1000] * 4
     assert len(rows(storage)) == 4000
     assert [retries for _, retries in told] == [0] * RACERS
+
+
+def test_rows_are_written_in_the_order_of_their_ids(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever order they came in, also where some stand already: the circles of the races below can't begin."""
+    sent: list[list[bytes]] = []
+    insert = storage._insert
+
+    def noting(connection: Connection, placed: Sequence[Placed], *more: Any) -> Answer:
+        sent.append([one.id for _, one in placed])
+        return insert(connection, placed, *more)
+
+    monkeypatch.setattr(storage, "_insert", noting)
+    forth = sorted(some_jobs(20), key=lambda one: one.id)
+    for offered in (forth[::-1][::2], forth[::-1]):
+        storage.insert_if_absent(offered, token=1, look_first=True)
+    assert [len(ids) for ids in sent] == [10, 10]
+    assert all(ids == sorted(ids) for ids in sent)
 
 
 def test_two_threads_in_opposite_order_never_wait_in_a_circle(storage: Storage) -> None:

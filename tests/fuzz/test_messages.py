@@ -157,7 +157,11 @@ def test_any_message_is_a_request_or_a_rejection(
 ) -> None:
     dedupe = {"key": key, "missing": missing}
     decode = decoder({"name": "r", "when": when, "dedupe": dedupe}, function=handler, otherwise=otherwise).decode
-    check("s", message, decode(message))
+    try:
+        decoded = decode(message)
+    except Exception as error:
+        raise AssertionError(f"the decoder raised {error!r}") from error
+    check("s", message, decoded)
 
 
 @given(messages)
@@ -201,7 +205,7 @@ GIANTS = {
     "a name of a megabyte twice": Message(
         b'{"%b":1,"%b":2}' % (b"n" * (MIB // 2), b"n" * (MIB // 2)), correlation=b"c"
     ),
-    "one header 250,000 times": Message(b"{}", (("", b"x"),) * 250_000, b"c"),
+    "one header 250,000 times": Message(b"{}", (("", b"1234"),) * 250_000, b"c"),
     "10,000 headers": Message(b"{}", tuple((str(place), b"\xff" * 100) for place in range(10_000)), b"c"),
     "a header of a megabyte": Message(b"{}", (("x", b"ab" * (MIB // 2)),), b"c"),
     "brackets": Message(b"[" * MIB, correlation=b"c"),

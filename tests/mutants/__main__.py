@@ -30,7 +30,7 @@ def main() -> int:
         told = judge(mutant)
         test = mutant.test.partition("::")[2] + (f" [{mutant.only}]" if mutant.only else "")
         print(
-            f"{mutant.promise:<4} {mutant.name:<44} {test:<90} {told} ({time.monotonic() - started:.0f} s)", flush=True
+            f"{mutant.promise:<7} {mutant.name:<44} {test:<90} {told} ({time.monotonic() - started:.0f} s)", flush=True
         )
         found.append({"mutant": mutant.name, "promise": mutant.promise, "test": mutant.test, "outcome": told})
     if options.output:

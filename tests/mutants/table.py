@@ -25,6 +25,7 @@ FINISH = "tests/conformance/test_storage_finish.py"
 RESCUE = "tests/conformance/test_storage_rescue.py"
 CLIENTS = "tests/unit/test_broker_clients.py"
 WORKER = "tests/unit/test_worker.py"
+MESSAGES = "tests/fuzz/test_messages.py"
 STATEFUL = "tests/stateful/test_storage.py::test_any_order_of_verbs_leaves_the_rows_of_the_model"
 
 MUTANTS = [
@@ -79,8 +80,8 @@ MUTANTS = [
         "scheduler/storage/intake.py",
         "sorted(enumerate(offered), key=_id_of)",
         "list(enumerate(offered))",
-        f"{INSERT}::test_two_threads_in_opposite_order_never_wait_in_a_circle",
-        "postgresql",
+        f"{INSERT}::test_rows_are_written_in_the_order_of_their_ids",
+        "sqlite",
     ),
     Mutant(
         "a row of my own token is not run",
@@ -235,6 +236,40 @@ MUTANTS = [
         "    if size > MOST**2:\n",
         "tests/fuzz/test_batches.py::test_a_bomb_is_told_once_and_passed",
         "zstd",
+    ),
+    Mutant(
+        "a model's own error leaves the decoder",
+        "I5",
+        "scheduler/bodies.py",
+        "        except Exception as error:  # a validator's",
+        "        except ImportError as error:  # a validator's",
+        f"{MESSAGES}::test_any_message_is_a_request_or_a_rejection",
+    ),
+    Mutant(
+        "names counted one by one",
+        "I5",
+        "scheduler/bodies.py",
+        "        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]\n",
+        "        names = [name for name, _ in pairs]\n"
+        "        twice = next(name for name in names if names[:20_000].count(name) > 1 or name == names[-1])\n",
+        f"{MESSAGES}::test_a_name_twice_is_found_in_time",
+    ),
+    Mutant(
+        "a repeated header joined each time",
+        "I5",
+        "bridge/message.py",
+        "            repeated.setdefault(name, [texts[name]]).append(shown)\n",
+        "            texts[name] = texts[name] + (', ' + shown)\n",
+        f"{MESSAGES}::test_a_giant_message_is_decoded_in_time",
+        "250 and bytes",
+    ),
+    Mutant(
+        "a secret of several lines is shown",
+        "secrets",
+        "bridge/sources/connect.py",
+        '(" ".join(secret.split()), repr(secret)[1:-1], quote(secret, safe=""))',
+        "(secret,)",
+        "tests/acceptance/test_secrets.py::test_no_repr_of_a_configuration_and_no_client_error_shows_any",
     ),
 ]
 
