@@ -18,7 +18,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from bridge.config.model import LocalSourceSection
-from bridge.publish import Outgoing
+from bridge.publish import Outgoing, close_producer
 from bridge.sources.local import publish_local
 from scheduler.job import preview
 from scheduler.storage import Storage, StoreUnavailable
@@ -217,9 +217,8 @@ class KafkaWire(Wire):
         producer, self._producer = self._producer, None
         if producer is not None:
             with contextlib.suppress(KafkaError, AssertionError):
-                producer.flush(timeout=12)
-            with contextlib.suppress(KafkaError, AssertionError):  # it flushes once more
-                producer.close(timeout=2)
+                producer.flush(timeout=5)
+            close_producer(producer)
 
 
 class Local(Wire):
