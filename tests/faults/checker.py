@@ -307,9 +307,10 @@ class Checker:
                 self._say("not told", "I10", text)
 
     def _was_interrupted(self, note: Note) -> bool:
-        """Whether the thread may have been stopped between its look at the trust and its note."""
+        """Whether the thread may have been stopped between its look at the trust and its note. The end of a freeze is
+        written down a moment after the thaw; while it lasts nobody writes a note."""
         return any(
-            hit.how == "frozen" and hit.end <= note.at <= hit.end + INTERRUPTED for hit in self._hits[note.pid]
+            hit.how == "frozen" and hit.start <= note.at <= hit.end + INTERRUPTED for hit in self._hits[note.pid]
         ) or any(start <= note.at <= end + INTERRUPTED for start, end in self._history.stalls)
 
     def _rescues(self) -> None:

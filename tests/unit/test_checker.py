@@ -324,6 +324,8 @@ def test_a_start_that_a_freeze_may_have_interrupted_is_none_without_trust(run: R
     _started_without_trust(run)
     run.history.hits = [Hit(1, "frozen", 18.5, 26.45)]
     assert run.verdict().violations == []
+    run.history.hits = [Hit(1, "frozen", 18.5, 26.501)]  # the thaw was written down after the start
+    assert run.verdict().violations == []
 
 
 def test_a_pod_that_was_told_to_end_may_give_back(run: Run) -> None:
