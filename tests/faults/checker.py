@@ -33,6 +33,8 @@ TIMEOUT_INTERVALS = 4
 RESCUE_INTERVALS = TIMEOUT_INTERVALS + 2
 TOLD = 2.0
 """Seconds after the end of trust by which a handler that looks has been told to stop."""
+UNHEARD = "-15"
+"""The exit code of a process that SIGTERM ended, having no handler for it."""
 INTERRUPTED = 0.2
 """Seconds after the end of a freeze in which a thread may note the start that it was in the middle of."""
 
@@ -103,7 +105,9 @@ class Checker:
         self._rescues()
         self._drain()
         for crash in self._history.crashes:
-            self._say("crashed", "I16", crash)
+            # One that was told to end while Python still started it had begun nothing, not even to listen.
+            if crash.code != UNHEARD or crash.pid in self._pids.values():
+                self._say("crashed", "I16", f"pod {crash.pid} ended with {crash.code}")
         landed = Counter(fault.kind for fault in self._history.faults if fault.landed)
         return Verdict(self._found, self._invalid(landed), self._counts(), dict(sorted(landed.items())), self._worst)
 

@@ -267,7 +267,7 @@ class Field:
         codes = [slot.terminate(GRACE + 15) for slot in self.slots]
         for slot, code in zip(self.slots, codes, strict=True):
             if code not in (0, 1):
-                self.journal.write("crash", pid=0, code=f"{code} at its last SIGTERM ({slot.name})")
+                self.journal.write("crash", pid=0, code=f"{code} at the last SIGTERM of {slot.name}")
 
     def close(self) -> None:
         """Kill what still lives."""
