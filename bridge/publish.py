@@ -8,7 +8,6 @@ Does not promise all or nothing: on an error those before `confirmed` are publis
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -239,8 +238,7 @@ def publish_kafka(
     except (KafkaError, AssertionError, TypeError, ValueError) as why:
         failures.append(why)
     finally:
-        with contextlib.suppress(KafkaError):  # it flushes once more, and a broker that is frozen lets that fail too
-            producer.close(timeout=5)
+        close_producer(producer)
     if failures:
         lost = isinstance(failures[0], KafkaError) and failures[0].retriable
         text = f"{connect.describe(broker)}: {connect.one_line(failures[0], broker)}"
@@ -248,6 +246,16 @@ def publish_kafka(
         error.confirmed = confirmed
         raise error
     return sent
+
+
+def close_producer(producer: KafkaProducer) -> None:
+    """Close it, whether or not the broker still takes what is on its way: `close` flushes first, and where a frozen
+    broker lets that fail it raises and closes nothing."""
+    try:
+        producer.close(timeout=5)
+    except KafkaError:
+        producer.flush = lambda timeout=None: None
+        producer.close(timeout=1)
 
 
 def _kafka_headers(message: Outgoing) -> list[tuple[str, bytes]]:

@@ -33,6 +33,8 @@ TIMEOUT_INTERVALS = 4
 RESCUE_INTERVALS = TIMEOUT_INTERVALS + 2
 TOLD = 2.0
 """Seconds after the end of trust by which a handler that looks has been told to stop."""
+UNHEARD = "-15"
+"""The exit code of a process that SIGTERM ended, having no handler for it."""
 INTERRUPTED = 0.2
 """Seconds after the end of a freeze in which a thread may note the start that it was in the middle of."""
 
@@ -103,7 +105,9 @@ class Checker:
         self._rescues()
         self._drain()
         for crash in self._history.crashes:
-            self._say("crashed", "I16", crash)
+            # One that was told to end while Python still started it had begun nothing, not even to listen.
+            if crash.code != UNHEARD or crash.pid in self._pids.values():
+                self._say("crashed", "I16", f"pod {crash.pid} ended with {crash.code}")
         landed = Counter(fault.kind for fault in self._history.faults if fault.landed)
         return Verdict(self._found, self._invalid(landed), self._counts(), dict(sorted(landed.items())), self._worst)
 
@@ -307,9 +311,10 @@ class Checker:
                 self._say("not told", "I10", text)
 
     def _was_interrupted(self, note: Note) -> bool:
-        """Whether the thread may have been stopped between its look at the trust and its note."""
+        """Whether the thread may have been stopped between its look at the trust and its note. The end of a freeze is
+        written down a moment after the thaw; while it lasts nobody writes a note."""
         return any(
-            hit.how == "frozen" and hit.end <= note.at <= hit.end + INTERRUPTED for hit in self._hits[note.pid]
+            hit.how == "frozen" and hit.start <= note.at <= hit.end + INTERRUPTED for hit in self._hits[note.pid]
         ) or any(start <= note.at <= end + INTERRUPTED for start, end in self._history.stalls)
 
     def _rescues(self) -> None:

@@ -56,6 +56,8 @@ SOURCES = {
     },
     "local": {"shared": f"queue: {QUEUE}"},
 }
+UNCARRIED = {"rabbitmq": (), "kafka": ("headers",), "local": ("headers", "encoding")}
+"""Kinds of poison that a broker does not pass on."""
 QUIET = {"rabbitmq": 6.0, "kafka": 1.0, "local": 1.0}
 """Seconds for which nothing may be left: RabbitMQ tells what is unacknowledged every 5 s."""
 GIANTS = {"rabbitmq": 8 * 1024**2, "kafka": 900_000, "local": 6 * 1024**2}
@@ -107,7 +109,7 @@ class Field:
         self.storage = open_storage(self.store_url, pool_size=2)
         self._stack.callback(self.storage.close)
         self.storage.migrate()
-        self.traffic = Traffic(seed, GIANTS[broker], without="encoding" if broker == "local" else "")
+        self.traffic = Traffic(seed, GIANTS[broker], without=UNCARRIED[broker])
         self.publisher = Publisher(self._wire(delivery), self.traffic, rate, self._publish_journal, seed)
         self.observer = Observer(self.store_url, self._observer_journal)
         self.supervisor = Supervisor(self.slots)
@@ -265,7 +267,7 @@ class Field:
         codes = [slot.terminate(GRACE + 15) for slot in self.slots]
         for slot, code in zip(self.slots, codes, strict=True):
             if code not in (0, 1):
-                self.journal.write("crash", pid=0, code=f"{code} at its last SIGTERM ({slot.name})")
+                self.journal.write("crash", pid=0, code=f"{code} at the last SIGTERM of {slot.name}")
 
     def close(self) -> None:
         """Kill what still lives."""

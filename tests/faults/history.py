@@ -103,6 +103,13 @@ class Reading:
     servers: dict[str, tuple[int, float]]
 
 
+@dataclass(frozen=True)
+class Crash:
+    pid: int
+    code: str
+    """Its exit code, or what else was wrong with its end."""
+
+
 @dataclass
 class History:
     """All that was written down."""
@@ -118,7 +125,7 @@ class History:
     """A job's id, version and state, as they stood at some moment."""
     stalls: list[tuple[float, float]] = field(default_factory=list)
     """This machine ran nothing of ours for a while."""
-    crashes: list[str] = field(default_factory=list)
+    crashes: list[Crash] = field(default_factory=list)
     """Pods that ended though nobody told or made them."""
 
 
@@ -209,7 +216,7 @@ def _read_nemesis(folder: Path, history: History) -> None:
             case "healed":
                 healed[line["n"]] = line
             case "crash":
-                history.crashes.append(f"pod {line['pid']} ended with {line['code']}")
+                history.crashes.append(Crash(line["pid"], str(line["code"])))
     for number, line in begun.items():
         end = healed.get(number)
         until = end["at"] if end else FOREVER

@@ -208,7 +208,7 @@ def _terminate(act: Act, slot: Slot, twice_after: float | None = None) -> None:
         pid = slot.pid
         code = slot.terminate(GRACE + 30, twice_after=twice_after)
         if code not in (0, 1):
-            act.field.journal.write("crash", pid=pid, code=f"{code} at SIGTERM")
+            act.field.journal.write("crash", pid=pid, code="SIGKILL: it did not end" if code is None else code)
 
 
 @fault("wrong-clock", "F13", "pod")

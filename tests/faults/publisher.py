@@ -11,19 +11,20 @@ import random
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import pika
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from bridge.config.model import LocalSourceSection
-from bridge.publish import Outgoing
+from bridge.publish import Outgoing, close_producer
 from bridge.sources.local import publish_local
 from scheduler.job import preview
 from scheduler.storage import Storage, StoreUnavailable
 from tests.faults.history import Journal
 from tests.faults.observer import body_digest
+from tests.integration import amqp_wire
 
 TOO_LARGE = 512 * 1024
 """The source's `max_message_bytes` in fault runs."""
@@ -32,27 +33,31 @@ TOO_LARGE = 512 * 1024
 class Message:
     """What is sent, and whether it must become a job."""
 
-    def __init__(self, body: bytes, correlation: bytes | None, *, good: bool = True, encoding: str = "") -> None:
+    def __init__(
+        self, body: bytes, correlation: bytes | None, *, good: bool = True, encoding: str = "", table: bytes = b""
+    ) -> None:
         self.body = body
         self.correlation = correlation
         self.good = good
         self.encoding = encoding
+        self.table = table
+        """Headers of AMQP as they are on the wire, which no client would send."""
 
 
 class Traffic:
     """An endless mix of messages, decided by a seed: duplicates, poison, giants, handlers that raise, and plain ones.
 
     :param giant: bytes of the largest giant.
-    :param without: a kind of poison that the broker can't carry.
+    :param without: kinds of poison that the broker can't carry.
     """
 
     DUPLICATES, POISON, CONFLICTS, GIANTS, BIG = 0.30, 0.01, 0.002, 0.0005, 0.003
-    POISONS = ("json", "type", "no-id", "deep", "number", "nan", "encoding", "twice", "empty")
+    POISONS = ("json", "type", "no-id", "deep", "number", "nan", "encoding", "twice", "empty", "headers")
 
-    def __init__(self, seed: int, giant: int, without: str = "") -> None:
+    def __init__(self, seed: int, giant: int, without: Collection[str] = ()) -> None:
         self._dice = random.Random(seed)
         self._giant = giant
-        self._poisons = [kind for kind in self.POISONS if kind != without]
+        self._poisons = [kind for kind in self.POISONS if kind not in without]
         self._recent: list[Message] = []
         self._count = 0
 
@@ -120,7 +125,8 @@ class Traffic:
         }
         body = bodies.get(kind, b'{"n": %d}' % n)
         encoding = "gzip" if kind == "encoding" else ""
-        return Message(body, None if kind == "no-id" else identity, good=False, encoding=encoding)
+        table = self._dice.choice(list(amqp_wire.POISON.values())) if kind == "headers" else b""
+        return Message(body, None if kind == "no-id" else identity, good=False, encoding=encoding, table=table)
 
 
 class Wire(ABC):
@@ -157,6 +163,8 @@ class Amqp(Wire):
             properties = pika.BasicProperties(
                 delivery_mode=2, correlation_id=message.correlation, content_encoding=message.encoding or None
             )
+            if message.table:
+                properties = amqp_wire.RawProperties(message.table, (message.correlation or b"").decode())
             self._channel.basic_publish(*self._place, message.body, properties, mandatory=True)
         except Exception:  # some of the client's own errors derive from none of its classes
             self._drop()
@@ -217,9 +225,8 @@ class KafkaWire(Wire):
         producer, self._producer = self._producer, None
         if producer is not None:
             with contextlib.suppress(KafkaError, AssertionError):
-                producer.flush(timeout=12)
-            with contextlib.suppress(KafkaError, AssertionError):  # it flushes once more
-                producer.close(timeout=2)
+                producer.flush(timeout=5)
+            close_producer(producer)
 
 
 class Local(Wire):

@@ -117,26 +117,40 @@ def _of_soaks(results: list[Result]) -> Iterator[str]:
             )
 
 
+ALIASES = {
+    "seeds": ("seeds", "first_seed"),
+    "runs": ("runs",),
+    "invalid": ("invalid",),
+    "messages": ("messages",),
+    "jobs": ("jobs",),
+    "violations": ("violations",),
+    "worst rescue s": ("worst_rescue_s", "worst_rescue_seconds"),
+    "simulated hours": ("simulated_hours", "virtual_hours"),
+    "hours per second": ("hours_per_second", "virtual_hours_per_second"),
+    "commit": ("commit",),
+}
+"""Columns of a simulation, and the keys that a file may give them."""
+
+
 def _of_simulations(results: list[Result]) -> Iterator[str]:
     if not results:
         return
     yield "\n## Simulation\n"
-    keys = ["seeds", "runs", "invalid", "messages", "jobs", "violations", "worst_rescue_s", "simulated_hours"]
-    keys += ["hours_per_second", "commit"]
-    yield from table(
-        [key.replace("_", " ") for key in keys],
-        ([_short(one.get(key)) for key in keys] for one in results),
-    )
+    yield from table(ALIASES, ([_found(one, keys) for keys in ALIASES.values()] for one in results))
     if landed := _faults(results):
         yield "\nFaults in them:\n"
         yield from table(["fault", "times"], sorted(landed.items()))
 
 
-def _short(value: object) -> object:
-    """A list of seeds as its ends, whatever it holds."""
-    if isinstance(value, list):
-        return f"{len(value)}: {value[0]} to {value[-1]}" if len(value) > 3 else ", ".join(map(str, value))
-    return value
+def _found(result: Result, keys: Iterable[str]) -> object:
+    """The first of these that the file has; of many things, how many."""
+    for key in keys:
+        if key in result:
+            value = result[key]
+            if key == "first_seed":
+                return f"from {value}"
+            return len(value) if isinstance(value, list | dict) else value
+    return None
 
 
 def page(results: list[Result], found: str) -> str:

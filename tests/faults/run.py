@@ -51,7 +51,7 @@ def run(plan: Plan, run_directory: Path, kept: Path, meanwhile: Meanwhile = lamb
     :param meanwhile: called again and again while faults happen; takes less than a second.
     """
     folder = Path(tempfile.mkdtemp(prefix="faults-", dir=run_directory))
-    started = time.time()
+    started, at = time.time(), commit()
     field = Field(
         run_directory,
         folder,
@@ -97,18 +97,18 @@ def run(plan: Plan, run_directory: Path, kept: Path, meanwhile: Meanwhile = lamb
         field.close()
     verdict = check(history.read(folder), rows, HEARTBEAT)
     verdict.invalid += [f"the {name} ended early" for name in ended]
-    result = _result(plan, verdict, started, errors)
+    result = _result(plan, verdict, at, started, errors)
     if verdict.exit_code:
         result["kept"] = str(_keep(folder, kept, result, log_tail))
     shutil.rmtree(folder, ignore_errors=True)
     return result
 
 
-def _result(plan: Plan, verdict: Verdict, started: float, errors: list[str]) -> Result:
+def _result(plan: Plan, verdict: Verdict, at: str, started: float, errors: list[str]) -> Result:
     return {
         "kind": "faults",
         "verdict": {0: "passed", 1: "violated", 3: "invalid"}[verdict.exit_code],
-        "commit": commit(),
+        "commit": at,
         "seed": plan.seed,
         "broker": plan.broker,
         "store": plan.store,

@@ -1,6 +1,7 @@
 """Half a minute of faults on each broker, as `make faults` does for longer; the faults are chosen so that they land."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +36,8 @@ def test_no_promise_is_broken(broker: str, seed: int, run_directory: Path, tmp_p
     try:
         result = run(plan, run_directory, tmp_path)
     except ServerUnavailable as reason:
+        if os.environ.get("CI") == "true":
+            raise
         pytest.skip(f"no server: {reason}")
     assert result["verdict"] == "passed", report(result)
     landed = result["faults"]

@@ -291,6 +291,8 @@ def test_the_group_is_told_again_where_it_is_behind() -> None:
 def test_a_frozen_broker_is_told_as_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither flush nor close comes to an end then, and both say so. Found by fault run kafka, postgres, seed 2."""
 
+    closed: list[object] = []
+
     class Frozen:
         def __init__(self, **settings: object) -> None:
             pass
@@ -300,9 +302,11 @@ def test_a_frozen_broker_is_told_as_unreachable(monkeypatch: pytest.MonkeyPatch)
 
         def close(self, timeout: float) -> None:
             self.flush(timeout)
+            closed.append(self)
 
     monkeypatch.setattr(publish, "KafkaProducer", Frozen)
     monkeypatch.setattr(publish, "ensure_topics", lambda broker, section: None)
     broker = Broker(url="kafka://127.0.0.1:1")
     with pytest.raises(publish.BrokerUnreachable):
         publish.publish_kafka(broker, KafkaSourceSection(broker="b", topic="t"), [])
+    assert len(closed) == 1

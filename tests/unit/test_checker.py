@@ -11,6 +11,7 @@ from tests.faults.checker import Verdict, check
 from tests.faults.history import (
     NEMESIS,
     Attempt,
+    Crash,
     EventRow,
     Fault,
     History,
@@ -253,7 +254,7 @@ def _unacknowledged(run: Run) -> None:
 
 
 def _crashed(run: Run) -> None:
-    run.history.crashes.append("pod 1 ended with 1")
+    run.history.crashes.append(Crash(1, "-15"))
 
 
 @pytest.mark.parametrize(
@@ -324,6 +325,8 @@ def test_a_start_that_a_freeze_may_have_interrupted_is_none_without_trust(run: R
     _started_without_trust(run)
     run.history.hits = [Hit(1, "frozen", 18.5, 26.45)]
     assert run.verdict().violations == []
+    run.history.hits = [Hit(1, "frozen", 18.5, 26.501)]  # the thaw was written down after the start
+    assert run.verdict().violations == []
 
 
 def test_a_pod_that_was_told_to_end_may_give_back(run: Run) -> None:
@@ -338,6 +341,13 @@ def test_a_handler_that_was_told_without_the_stores_being_away_is_none(run: Run)
     assert [one.kind for one in run.verdict().violations] == ["re-executed"]
     run.history.faults.append(Fault(2, "freeze-store", True, 5.0, 14.8, True))
     assert run.verdict().violations == []
+
+
+def test_a_pod_that_ended_before_it_began_did_not_crash(run: Run) -> None:
+    run.history.crashes.append(Crash(3, "-15"))
+    assert run.verdict().violations == []
+    run.history.crashes.append(Crash(3, "1"))
+    assert run.verdict().exit_code == 1
 
 
 def test_a_machine_that_stood_still_excuses_a_fence(run: Run) -> None:

@@ -36,6 +36,11 @@ def test_the_page_is_the_same_for_the_same_runs() -> None:
     assert text.endswith("| symptom |\n")
 
 
+def test_a_simulation_may_name_its_figures_otherwise() -> None:
+    given = {"runs": 3, "first_seed": 7, "invalid": {"8": "why"}, "violations": {}, "worst_rescue_seconds": 9.5}
+    assert "| from 7 | 3 | 1 | - | - | 0 | 9.5 | - | - | - |" in page([given], "")
+
+
 def test_no_runs_make_a_page() -> None:
     assert "Written by" in page([], "")
 
