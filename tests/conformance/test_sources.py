@@ -148,8 +148,13 @@ def test_a_batch_keeps_within_its_bytes_and_a_larger_message_comes_alone(desk: D
 
 
 def test_lingers_for_a_fuller_batch(desk: Desk) -> None:
-    with desk.running(BatchBounds(max=100, linger="2s")) as source:
-        publisher = threading.Thread(target=lambda: [desk.publish(numbered(1, first=number)) for number in range(3)])
+    def publish() -> None:
+        for number in range(3):
+            desk.publish(numbered(1, first=number))
+            time.sleep(0.2)
+
+    with desk.running(BatchBounds(max=3, linger="20s")) as source:
+        publisher = threading.Thread(target=publish)
         publisher.start()
         batch = source.receive(PATIENCE)
         publisher.join()
