@@ -19,6 +19,7 @@ from bridge.dead_letters import envelope, message_of
 from bridge.message import Message
 from bridge.sources.source import Batch, Source, SourceStatus
 from scheduler.storage import Storage, StoreUnavailable
+from scheduler.storage.records import LocalMessage
 
 if TYPE_CHECKING:
     from bridge.publish import Outgoing
@@ -55,17 +56,11 @@ class LocalSource(Source):
         deadline = self._monotonic() + timeout
         while not self._closing.is_set() and self._paused is None:
             token = self._random.getrandbits(63)
-            bounds = self._section.batch
-            taken = self._storage.receive(
-                self._section.queue,
-                token=token,
-                limit=bounds.max,
-                max_bytes=bounds.max_bytes,
-                visibility_us=int(VISIBILITY * 1e6),
-            )
+            taken = self._take(token, 0, 0)
             if taken:
                 self._pause = BUSY_POLL
                 self._unacked.add(token)
+                self._linger(token, taken)
                 messages = [
                     message_of(one.envelope, one.body)._replace(coordinates=f"{self._section.queue}/{one.seq}")
                     for one in taken
@@ -78,6 +73,28 @@ class LocalSource(Source):
             self._pause = min(IDLE_POLL, self._pause * 2)
         self._closing.wait(max(0.0, min(deadline - self._monotonic(), IDLE_POLL)))
         return None
+
+    def _take(self, token: int, count: int, size: int) -> list[LocalMessage]:
+        """What there is, for a batch that has so many messages and bytes already."""
+        bounds = self._section.batch
+        return self._storage.receive(
+            self._section.queue,
+            token=token,
+            limit=bounds.max - count,
+            max_bytes=bounds.max_bytes - size,
+            visibility_us=int(VISIBILITY * 1e6),
+            at_least=0 if count else 1,  # of one that is larger than the bound, a batch of its own
+        )
+
+    def _linger(self, token: int, taken: list[LocalMessage]) -> None:
+        """Add what comes meanwhile, under the same token."""
+        bounds = self._section.batch
+        until = self._monotonic() + bounds.linger
+        while len(taken) < bounds.max and (size := sum(len(one.body) for one in taken)) < bounds.max_bytes:
+            left = until - self._monotonic()
+            if left <= 0 or self._closing.wait(min(BUSY_POLL, left)):
+                return
+            taken += self._take(token, len(taken), size)
 
     def ack(self, batch: Batch) -> None:
         if not isinstance(batch.receipt, int):

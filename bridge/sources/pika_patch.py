@@ -87,7 +87,7 @@ def hand_over(connection: Connection, buffer: bytes) -> tuple[int, bool]:
             return place, True
         if end < after:
             return place, False
-        if length and (_body(buffer, body) != (spec.FRAME_BODY, number, length)) or of_header != number:
+        if (length and (_body(buffer, body) != (spec.FRAME_BODY, number, length))) or of_header != number:
             return place, True
         if not buffer[header - 1] == buffer[body - 1] == buffer[after - 1] == spec.FRAME_END:
             return place, True

@@ -27,11 +27,13 @@ class LocalQueue(Database):
             )
 
     @retried
-    def receive(self, queue: str, *, token: int, limit: int, max_bytes: int, visibility_us: int) -> list[LocalMessage]:
-        """Take the oldest visible messages, at least one if there is one, up to the two bounds; nobody else sees them
-        for `visibility_us`.
+    def receive(
+        self, queue: str, *, token: int, limit: int, max_bytes: int, visibility_us: int, at_least: int = 1
+    ) -> list[LocalMessage]:
+        """Take the oldest visible messages up to the two bounds; nobody else sees them for `visibility_us`.
 
         :param token: random, signed 64 bits: the receipt for `acknowledge`.
+        :param at_least: so many are taken whatever their bytes are, if they are there.
         """
         length = func.length(messages.c.body)
         oldest = (
@@ -47,7 +49,7 @@ class LocalQueue(Database):
             taken: list[int] = []
             for seq, size in connection.execute(oldest.with_for_update(skip_locked=True)).all():
                 max_bytes -= size
-                if taken and max_bytes < 0:
+                if len(taken) >= at_least and max_bytes < 0:
                     break
                 taken.append(seq)
             if not taken:

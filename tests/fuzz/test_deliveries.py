@@ -1,6 +1,7 @@
 """Deliveries that are handed over without pika's frames arrive as pika hands them over, wherever the stream is cut."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pika
 import pika.channel
@@ -88,7 +89,7 @@ def test_deliveries_arrive_as_pika_hands_them_over(
     )
     stream = stream[: max(0, len(stream) - missing)]
     places = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts)})
-    chunks = [stream[begin:end] for begin, end in zip(places, places[1:], strict=False)]
+    chunks = [stream[begin:end] for begin, end in pairwise(places)]
     ours = fed(pika_patch.on_data_available, chunks)
     pikas = fed(pika_patch._on_data_available, chunks)
     assert ours[:2] == pikas[:2]
