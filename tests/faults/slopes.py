@@ -7,7 +7,7 @@ from typing import NamedTuple
 WARM_UP = 0.25
 """The part of a process's life that is not looked at: caches fill, pools open."""
 WARM_UP_SECONDS = 300.0
-"""And at least so much of it. A pod at 250 messages a second came to rest after 25,000 of them, 30 MB above its start."""
+"""And at least so much. A pod at 250 messages a second came to rest after 25,000 of them, 30 MB above its start."""
 FEWEST = 20
 """Samples below which nothing is said."""
 MOST = 300
