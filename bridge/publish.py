@@ -255,7 +255,8 @@ def close_producer(producer: KafkaProducer) -> None:
         producer.close(timeout=5)
     except KafkaError:
         producer.flush = lambda timeout=None: None
-        producer.close(timeout=1)
+        producer.close(timeout=0)
+        producer._sender.join(5.0)  # it closes the sockets
 
 
 def _kafka_headers(message: Outgoing) -> list[tuple[str, bytes]]:

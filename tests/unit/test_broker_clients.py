@@ -300,8 +300,11 @@ def test_a_frozen_broker_is_told_as_unreachable(monkeypatch: pytest.MonkeyPatch)
         def flush(self, timeout: float) -> None:
             raise KafkaTimeoutError("Timeout waiting for future")
 
+        _sender = threading.Thread()
+
         def close(self, timeout: float) -> None:
             self.flush(timeout)
+            self._sender.start()
             closed.append(self)
 
     monkeypatch.setattr(publish, "KafkaProducer", Frozen)
