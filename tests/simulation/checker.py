@@ -7,6 +7,7 @@ they died, were frozen or cut off. Where it needs an identity it asks the column
 from __future__ import annotations
 
 import sqlite3
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,7 +32,10 @@ class Change(NamedTuple):
     """A line of the history."""
 
     seq: int
-    at: int
+    at: float
+    """Virtual."""
+    clock: int
+    """The database's."""
     writer: int
     op: str
     id: bytes
@@ -95,7 +99,7 @@ class Checker:
             self.violated("I7", f"{pod.label} started {_name(job.key)} version {job.version} once more")
         if job.owner not in pod.registrations:
             self.violated("I7", f"{pod.label} started {_name(job.key)}, which another claimed")
-        until = pod.good_beat + (TIMEOUT_INTERVALS - 0.5) * pod.interval
+        until = pod.beats[-1] + (TIMEOUT_INTERVALS - 0.5) * pod.interval
         if self.world.now > until:
             self.violated("I10", f"{pod.label} started {_name(job.key)} {self.world.now - until:.3f} s after its trust")
 
@@ -195,15 +199,15 @@ class Checker:
         owner = self.world.pod_of(old.owner)
         if owner is None or owner.crashed_at is None:
             return
-        orphaned = max(owner.crashed_at, self.world.seconds_of(old.at))
-        took = self.world.seconds_of(new.at) - self.world.calm_since(orphaned, owner.interval)
+        orphaned = max(owner.crashed_at, old.at)
+        took = new.at - self.world.calm_since(orphaned, owner.interval)
         self.worst_rescue = max(self.worst_rescue, took)
         if took > (TIMEOUT_INTERVALS + 2) * owner.interval + SLACK:
             self.violated("I11", f"{_name(old.id)} was an orphan for {took:.3f} s")
 
     def _deleted(self, gone: Change) -> None:
         row = self._rows.pop(gone.id, gone)
-        if row.state not in FINISHED or row.due_at > gone.at:
+        if row.state not in FINISHED or row.due_at > gone.clock:
             self.violated("I1", f"{_name(gone.id)} was purged as {row.state}, before its time")
 
     def _struck_off(self, gone: Change) -> None:
@@ -211,10 +215,10 @@ class Checker:
         pod = self.world.pod_of(gone.id)
         if pod is None or pod.writer == gone.writer or pod.crashed_at is not None:
             return
-        now = self.world.seconds_of(gone.at)
-        hit = sum(max(0.0, min(end, now) - max(start, pod.good_beat)) for start, end, _ in pod.hits)
+        beat = pod.beats[bisect_right(pod.beats, gone.at) - 1]
+        hit = sum(max(0.0, min(end, gone.at) - max(start, beat)) for start, end, _ in pod.hits)
         if hit < 1.5 * pod.interval:
-            self.violated("I14", f"{pod.label} was struck off alive, {now - pod.good_beat:.3f} s after its beat")
+            self.violated("I14", f"{pod.label} was struck off alive, {gone.at - beat:.3f} s after its beat")
 
     def _acked_locally(self, gone: Change) -> None:
         self.acks += 1

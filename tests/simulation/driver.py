@@ -7,6 +7,7 @@ once, so that what a statement did is done when the gate is passed for the secon
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -22,34 +23,34 @@ from scheduler.storage.sqlite import SQLite
 
 HISTORY = """
 CREATE TABLE sim_history (
-    seq INTEGER PRIMARY KEY, at INTEGER, writer INTEGER, op TEXT, id BLOB, version INTEGER, state TEXT, owner BLOB,
+    seq INTEGER PRIMARY KEY, at REAL, clock INTEGER, writer INTEGER, op TEXT, id BLOB, version INTEGER, state TEXT, owner BLOB,
     attempts INTEGER, rescues INTEGER, due_at INTEGER, namespace TEXT, correlation BLOB, body BLOB
 );
 CREATE TRIGGER sim_inserted AFTER INSERT ON jobbridge_jobs BEGIN
-    INSERT INTO sim_history VALUES (NULL, sim_now(), sim_writer(), 'insert', NEW.id, NEW.version, NEW.state, NEW.owner,
+    INSERT INTO sim_history VALUES (NULL, sim_time(), sim_now(), sim_writer(), 'insert', NEW.id, NEW.version, NEW.state, NEW.owner,
         NEW.attempts, NEW.rescues, NEW.due_at, NEW.namespace, NEW.correlation_bytes, NEW.body);
 END;
 CREATE TRIGGER sim_updated AFTER UPDATE ON jobbridge_jobs BEGIN
-    INSERT INTO sim_history VALUES (NULL, sim_now(), sim_writer(), 'update', NEW.id, NEW.version, NEW.state, NEW.owner,
+    INSERT INTO sim_history VALUES (NULL, sim_time(), sim_now(), sim_writer(), 'update', NEW.id, NEW.version, NEW.state, NEW.owner,
         NEW.attempts, NEW.rescues, NEW.due_at, NEW.namespace, NEW.correlation_bytes, NEW.body);
 END;
 CREATE TRIGGER sim_deleted AFTER DELETE ON jobbridge_jobs BEGIN
-    INSERT INTO sim_history VALUES (NULL, sim_now(), sim_writer(), 'delete', OLD.id, OLD.version, OLD.state, OLD.owner,
+    INSERT INTO sim_history VALUES (NULL, sim_time(), sim_now(), sim_writer(), 'delete', OLD.id, OLD.version, OLD.state, OLD.owner,
         OLD.attempts, OLD.rescues, OLD.due_at, OLD.namespace, OLD.correlation_bytes, OLD.body);
 END;
 CREATE TRIGGER sim_letter AFTER INSERT ON jobbridge_dead_letters BEGIN
     INSERT INTO sim_history (at, writer, op, namespace, body)
-        VALUES (sim_now(), sim_writer(), 'letter', NEW.source, NEW.body);
+        VALUES (sim_time(), sim_writer(), 'letter', NEW.source, NEW.body);
 END;
 CREATE TRIGGER sim_acked AFTER DELETE ON jobbridge_messages BEGIN
     INSERT INTO sim_history (at, writer, op, namespace, body)
-        VALUES (sim_now(), sim_writer(), 'acked', OLD.queue, OLD.body);
+        VALUES (sim_time(), sim_writer(), 'acked', OLD.queue, OLD.body);
 END;
 CREATE TRIGGER sim_registered AFTER INSERT ON jobbridge_servers BEGIN
-    INSERT INTO sim_history (at, writer, op, id) VALUES (sim_now(), sim_writer(), 'register', NEW.id);
+    INSERT INTO sim_history (at, writer, op, id) VALUES (sim_time(), sim_writer(), 'register', NEW.id);
 END;
 CREATE TRIGGER sim_struck_off AFTER DELETE ON jobbridge_servers BEGIN
-    INSERT INTO sim_history (at, writer, op, id) VALUES (sim_now(), sim_writer(), 'strike off', OLD.id);
+    INSERT INTO sim_history (at, writer, op, id) VALUES (sim_time(), sim_writer(), 'strike off', OLD.id);
 END;
 """
 """What happened to every row, in order, written by the database itself: it can't be missed, and rolls back with it."""
@@ -66,6 +67,7 @@ class Gate(Protocol):
     def after(self, connection: Connection, statement: str) -> None: ...
     def connects(self) -> None: ...
     def now(self) -> int: ...
+    def time(self) -> float: ...
 
 
 def lost(code: int, text: str) -> sqlite3.OperationalError:
@@ -87,8 +89,9 @@ class Connection(sqlite3.Connection):
     def lose(self) -> None:
         """The server ends it: what was not committed is rolled back."""
         self.is_lost = True
-        if self.in_transaction:
-            sqlite3.Connection.rollback(self)
+        with contextlib.suppress(sqlite3.ProgrammingError):  # the pool has closed it
+            if self.in_transaction:
+                sqlite3.Connection.rollback(self)
 
 
 class Cursor(sqlite3.Cursor):
@@ -121,12 +124,9 @@ class Cursor(sqlite3.Cursor):
         return [row for _, row in zip(range(size or 1), self._rows, strict=False)]
 
 
-def open_raw(path: Path, now: Callable[[], int]) -> sqlite3.Connection:
-    """A connection that passes no gate."""
-    raw = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    raw.create_function("sim_now", 0, now)
-    raw.create_function("sim_writer", 0, lambda: -1)
-    return raw
+def open_raw(path: Path) -> sqlite3.Connection:
+    """A connection that passes no gate, to read."""
+    return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
 
 
 def make_template(path: Path) -> None:
@@ -134,7 +134,7 @@ def make_template(path: Path) -> None:
     storage = open_storage(f"sqlite:///{path}")
     storage.migrate()
     storage.close()
-    raw = open_raw(path, lambda: 0)
+    raw = open_raw(path)
     raw.executescript(HISTORY)
     raw.execute("PRAGMA journal_mode = WAL")
     raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -159,6 +159,7 @@ class Driver:
             opened = sqlite3.connect(path, isolation_level=None, check_same_thread=False, factory=Connection)
             opened.gate = gate
             opened.create_function("sim_now", 0, gate.now)
+            opened.create_function("sim_time", 0, gate.time)
             opened.create_function("sim_writer", 0, lambda: gate.writer)
             sqlite3.Connection.execute(opened, "PRAGMA synchronous = OFF")
             return opened

@@ -168,7 +168,7 @@ class Consumer:
         """Whether the next poll brings something."""
         if self.cluster.is_down:
             return False
-        if self._listener is not None and (self not in self.group.members or not self.group.is_settled(self)):
+        if self._listener is not None and (self not in self.group.members or any(self._moves())):
             return True
         return any(self._positions[one] < len(self.cluster.logs[one]) for one in self.owned - self._paused)
 
@@ -220,16 +220,24 @@ class Consumer:
             self._listener.on_partitions_lost(lost)
             group.join(self)
             return
-        revoked = sorted(partition for partition in self.owned if group.wanted.get(partition) is not self)
+        revoked, _ = self._moves()
         if revoked:
             self._listener.on_partitions_revoked(revoked)
             self.owned -= set(revoked)
             self._paused -= set(revoked)
-        gained = [one for one in group.partitions if group.wanted.get(one) is self and group.is_free(one)]
+        _, gained = self._moves()
         if gained:
             for partition in gained:
                 self._gain(partition)
             self._listener.on_partitions_assigned(gained)
+
+    def _moves(self) -> tuple[list[TopicPartition], list[TopicPartition]]:
+        """The partitions to give up, and those to get that are free by now."""
+        wanted = self.group.wanted
+        return (
+            sorted(partition for partition in self.owned if wanted.get(partition) is not self),
+            [one for one in self.group.partitions if wanted.get(one) is self and self.group.is_free(one)],
+        )
 
     def _check_member(self) -> None:
         if self._listener is None:

@@ -103,8 +103,8 @@ class SimPod:
         """When it was frozen or cut off from the store."""
         self.cut_until = 0.0
         self.registrations: set[bytes] = set()
-        self.good_beat = float("-inf")
-        """When the last beat that went well began."""
+        self.beats = [float("-inf")]
+        """When each beat that went well began."""
         self.running: dict[Run, Actor] = {}
         self.actors: list[Actor] = []
         self.doing = ""
@@ -194,7 +194,7 @@ class SimPod:
             began, rounds = self.world.now, membership.rounds
             delay = thread.round()
             if is_heartbeat and membership.rounds > rounds:
-                self.good_beat = began
+                self.beats.append(began)
             if source is not None and source.starved and delay == 0.0:
                 source.starved = False
                 return 0.5
@@ -325,6 +325,9 @@ class SimPod:
 
     def now(self) -> int:
         return self.world.database_now()
+
+    def time(self) -> float:
+        return self.world.now
 
     def connects(self) -> None:
         if not self.alive:
