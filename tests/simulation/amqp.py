@@ -93,7 +93,7 @@ class Link:
         """The client says goodbye."""
         self.is_closing = True
         self.drop()
-        self.session._on_over(self, amqp_session.LostSession("closed"))  # type: ignore[arg-type]
+        self.session._on_over(self, amqp_session.LostSession("closed"))
 
     def drop(self) -> None:
         """The broker sees it end: what was not acked goes back."""
@@ -149,7 +149,9 @@ class Channel:
             tags = [one for one in self.unacked if one <= tag] if multiple else [tag]
             for one in tags:
                 if one not in self.unacked:
-                    pod.world.checker.violated("I1", f"{pod.label} acked tag {one}, which was not delivered or is acked")
+                    pod.world.checker.violated(
+                        "I1", f"{pod.label} acked tag {one}, which was not delivered or is acked"
+                    )
                     continue
                 _, published = self.unacked.pop(one)
                 pod.world.checker.acked(published, pod.label)
@@ -258,13 +260,13 @@ class SimAmqpSource(AmqpSource):
             session = self._begin()
             self._link = link = self._amqp.connect(session, self._pod)
             self._loop(link).now = self._pod.world.monotonic
-            session._connection = link  # type: ignore[assignment]
+            session._connection = link
             session._on_channel(link.channel)
         loop = self._loop(link)
         link.channel.read()
         loop.run()
         if not link.is_open and not loop.stopped:
-            link.session._on_over(link, amqp_session.LostSession("the connection was lost"))  # type: ignore[arg-type]
+            link.session._on_over(link, amqp_session.LostSession("the connection was lost"))
         if loop.stopped:
             return self._end(link)
         return max(0.0, loop.next_timer() - self._pod.world.monotonic())

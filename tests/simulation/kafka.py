@@ -297,11 +297,11 @@ class SimKafkaSource(KafkaSource):
             if session is None or self._consumer is None:
                 session = self._begin()
                 self._consumer = Consumer(self._cluster, topic, self._pod, self._random)
-                session._subscribe(self._consumer, {topic: PARTITIONS})  # type: ignore[arg-type]
+                session._subscribe(self._consumer, {topic: PARTITIONS})
             if self._closing.is_set():
-                session._commit(self._consumer)  # type: ignore[arg-type]
+                session._commit(self._consumer)
                 raise Explained("the source is closed")
-            session._step(self._consumer)  # type: ignore[arg-type]
+            session._step(self._consumer)
         except (KafkaError, Explained, OSError, ValueError):
             return self._ended()
         return IDLE_POLL_MS / 1000  # where a poll is a busy one, `io_wakes` tells when it would bring or send something

@@ -1,7 +1,7 @@
 """One pod: the product's `Pod`, its loops as actors, and the gate that its statements pass.
 
-A crash drops all its objects: whatever is on the stack ends at its next statement or ack, its connections roll back, its
-brokers see them end. A frozen pod does nothing, wherever it was, and goes on from there.
+A crash drops all its objects: whatever is on the stack ends at its next statement or ack, its connections roll back,
+its brokers see them end. A frozen pod does nothing, wherever it was, and goes on from there.
 """
 
 from __future__ import annotations
@@ -188,9 +188,9 @@ class SimPod:
         is_heartbeat = thread.name == "heartbeat"
 
         def step() -> float:
+            wake.clear()
             if thread.stopping:
                 return NEVER
-            wake.clear()
             began, rounds = self.world.now, membership.rounds
             delay = thread.round()
             if is_heartbeat and membership.rounds > rounds:
@@ -289,13 +289,13 @@ class SimPod:
         now = self.world.now
         self.frozen_since, self.frozen_until = now, now + seconds
         self.hits.append((now, now + seconds, "freeze"))
-        self.world.landed(kind, f"{self.label} for {seconds:.1f} s")
+        self.world.landed(kind, f"{self.label} for {seconds:.1f} s", self.frozen_until)
 
     def cut(self, seconds: float) -> None:
         """It can't reach the store for so long."""
         self.cut_until = self.world.now + seconds
         self.hits.append((self.world.now, self.cut_until, "cut"))
-        self.world.landed("cut", f"{self.label} for {seconds:.1f} s")
+        self.world.landed("cut", f"{self.label} for {seconds:.1f} s", self.cut_until)
 
     def stop(self) -> None:
         """SIGTERM: it drains and leaves; another takes its name."""

@@ -24,7 +24,8 @@ from bridge.sources import amqp_session, kafka_session
 from scheduler.inflight import Run
 from tests.simulation.amqp import AmqpBroker, Loop
 from tests.simulation.checker import OPERATOR, Checker
-from tests.simulation.driver import Connection, Driver, open_raw
+from tests.simulation.driver import Driver, OpenGate, open_raw
+from tests.simulation.faults import Faults
 from tests.simulation.kafka import PARTITIONS, KafkaCluster
 from tests.simulation.pods import NEVER, Actor, Crash, SimPod
 from tests.simulation.profile import Profile
@@ -66,25 +67,6 @@ class Outcome(NamedTuple):
         return "" if self.landed else "no fault landed"
 
 
-class OperatorGate:
-    """The operator's and the publisher's way to the store: nothing goes wrong on it."""
-
-    writer = OPERATOR
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    def before(self, connection: Connection, statement: str) -> None: ...
-    def after(self, connection: Connection, statement: str) -> None: ...
-    def connects(self) -> None: ...
-
-    def now(self) -> int:
-        return self._world.database_now()
-
-    def time(self) -> float:
-        return self._world.now
-
-
 class World:
     """One run."""
 
@@ -110,13 +92,15 @@ class World:
         self._tell = tell
         self._digest = blake2b(digest_size=12)
         self._depth = 0
-        self._jump = 0.0
-        self._down_until = 0.0
+        self.clock_is_off = 0.0
+        self.store_down_until = 0.0
         self._slow = self.profile.rates.get("slow call", 0.0)
-        self._faulty = True
+        self.faulty = True
         self._returning = 0
         self._disturbances: list[tuple[float, float]] = []
-        self._operator = driver.open(path, OperatorGate(self), self.random, self.sleep, 1)
+        self._operator = driver.open(
+            path, OpenGate(OPERATOR, self.database_now, self.monotonic), self.random, self.sleep, 1
+        )
         self._configuration = Configuration.model_validate(self.profile.configuration())
 
     # The clocks.
@@ -129,7 +113,7 @@ class World:
 
     def database_now(self) -> int:
         """Whole milliseconds, as SQLite's clock is read."""
-        return int((EPOCH + self.now + self._jump) * 1000) * 1000
+        return int((EPOCH + self.now + self.clock_is_off) * 1000) * 1000
 
     def pass_time(self, short: bool) -> None:
         self.now += self.random.random() * (0.001 if short else 0.004)
@@ -142,11 +126,11 @@ class World:
         if self._tell is not None:
             self._tell(text)
 
-    def landed(self, kind: str, text: str = "") -> None:
-        """A fault took place."""
+    def landed(self, kind: str, text: str = "", until: float = 0.0) -> None:
+        """A fault took place, and lasts until then."""
         self.landed_kinds[kind] += 1
         self.trace(lambda: f"FAULT {kind} {text}")
-        self.disturbed()
+        self.disturbed(until)
 
     def disturbed(self, until: float = 0.0) -> None:
         """From now on, until then, a rescue may take longer."""
@@ -162,7 +146,7 @@ class World:
     def strikes(self, kind: str) -> bool:
         """Whether this goes wrong now."""
         rate = self.profile.rates.get(kind)
-        if rate is None or not self._faulty or self.random.random() >= rate:
+        if rate is None or not self.faulty or self.random.random() >= rate:
             return False
         if not kind.startswith("crash"):
             self.landed(kind)
@@ -211,7 +195,7 @@ class World:
 
     def others_run(self, pod: SimPod) -> None:
         """Between two statements of a step: others go on meanwhile, or this pod freezes here."""
-        if self._depth >= DEEPEST or not self._faulty:
+        if self._depth >= DEEPEST or not self.faulty:
             return
         chance = self.random.random()
         if chance >= self.profile.interleaving:
@@ -270,7 +254,7 @@ class World:
         return next((pod for pod in self.pods if server in pod.registrations), None)
 
     def store_is_down(self, pod: SimPod) -> bool:
-        return self.now < self._down_until or self.now < pod.cut_until
+        return self.now < self.store_down_until or self.now < pod.cut_until
 
     def starts(self, pod: SimPod, run: Run) -> tuple[Plan, int]:
         """A handler is called: what it is to do, and for which time."""
@@ -297,7 +281,7 @@ class World:
                     self.start(f"pod-{number}")
                 self._every("publisher", self._publish)
                 self._every("amqp", self._pump)
-                self._every("faults", self._fault, profile.pause)
+                self._every("faults", Faults(self).step, profile.pause)
                 self._every("kafka", self._watch_groups, 1.0)
                 if profile.operates:
                     self._every("operator", self._operate, 5.0)
@@ -367,83 +351,18 @@ class World:
     def _operate(self) -> float:
         """An operator requeues and deletes at random."""
         rows = self._raw.execute("SELECT id FROM jobbridge_jobs ORDER BY id").fetchall()
-        if rows and self._faulty:
+        if rows and self.faulty:
             key = self.random.choice(rows)[0]
             act = self._operator.requeue if self.random.random() < 0.6 else self._operator.delete
             done = act(key)
             self.trace(lambda: f"operator {act.__name__} {key.hex()[:8]}: {done.name}")
         return self.random.uniform(0.5, 8.0)
 
-    def _fault(self) -> float:
-        kinds = self.profile.kinds
-        if self._faulty and kinds:
-            kind = self.random.choice(kinds)
-            living = [pod for pod in self.living() if pod.frozen_since is None and not pod.draining]
-            if living or kind not in ("crash", "freeze", "cut", "stop"):
-                self._do(kind, self.random.choice(living) if living else None)
-        return self.random.uniform(0.2, 2.0) * self.profile.pause
-
-    def _do(self, kind: str, pod: SimPod | None) -> None:
-        interval, random = self.profile.heartbeat, self.random
-        seconds = random.choice((0.5, 2.0, 4.0, 8.0)) * interval * random.uniform(0.5, 1.5)
-        match kind:
-            case "crash":
-                assert pod is not None
-                pod.crash("killed")
-            case "crash of all":
-                for one in self.living():
-                    one.crash("all are killed")
-            case "freeze":
-                assert pod is not None
-                pod.freeze(seconds, "freeze")
-                self.disturbed(self.now + seconds)
-            case "cut":
-                assert pod is not None
-                pod.cut(seconds)
-                self.disturbed(self.now + seconds)
-            case "stop":
-                assert pod is not None
-                pod.stop()
-            case "outage":
-                self._down_until = self.now + seconds
-                self.landed(kind, f"{seconds:.1f} s")
-                self.disturbed(self._down_until)
-            case "clock jump":
-                self._jump += random.choice((-1, 1)) * random.uniform(1.0, 40.0)
-                self.landed(kind)
-            case "amqp drop":
-                links = [link for link in self.amqp.links if link.is_open]
-                if links:
-                    random.choice(links).drop()
-                    self.landed(kind)
-            case "amqp outage" | "kafka outage":
-                self._break(kind.partition(" ")[0], seconds)
-            case "rebalance":
-                for group in self.kafka.groups.values():
-                    if group.members:
-                        group.balance()
-                        self.landed(kind)
-
-    def _break(self, which: str, seconds: float) -> None:
-        broker = self.amqp if which == "amqp" else self.kafka
-        broker.is_down = True
-        for link in self.amqp.links if which == "amqp" else ():
-            link.drop()
-        self.landed(f"{which} outage", f"{seconds:.1f} s")
-
-        def step() -> float:
-            broker.is_down = False
-            self.actors.remove(actor)
-            return NEVER
-
-        actor = Actor(f"{which} is back", step, self.now + seconds, None, None)
-        self.actors.append(actor)
-
     def _drain(self) -> None:
         self.trace(lambda: "DRAIN")
         self.disturbed()
-        self._faulty = False
-        self._down_until = 0.0
+        self.faulty = False
+        self.store_down_until = 0.0
         self.amqp.is_down = self.kafka.is_down = False
         for pod in self.living():
             pod.cut_until = 0.0
@@ -482,7 +401,9 @@ def replaced() -> Iterator[None]:
         yield
 
 
-def simulate(seed: int, driver: Driver, template: bytes, directory: Path, tell: Callable[[str], object] | None) -> Outcome:
+def simulate(
+    seed: int, driver: Driver, template: bytes, directory: Path, tell: Callable[[str], object] | None
+) -> Outcome:
     """One run, on a copy of the template database."""
     path = directory / f"{seed}.db"
     path.write_bytes(template)
