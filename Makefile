@@ -1,12 +1,13 @@
 PYTHON ?= python3
 ARGS ?=
+SEEDS ?= 1000
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header pyproject.toml $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run servers test lint format bench lock clean
+.PHONY: help install run servers test simulate lint format bench lock clean
 
 help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +34,9 @@ servers: install ## Get what the tests start: PostgreSQL, MariaDB, RabbitMQ, Kaf
 
 test: servers lint ## Run lint and all tests against real servers, two at a time; ARGS="-k word" for some
 	$(BIN)/pytest -n 2 --dist loadgroup --ignore=tests/bench $(ARGS)
+
+simulate: install ## Run simulated pods on all cores, SEEDS=n runs; ARGS="--first 501 --output FILE"
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)
 
 lint: install ## Check style, types, and which package may import which
 	$(BIN)/ruff check .

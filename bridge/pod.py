@@ -53,6 +53,7 @@ class Pod:
         assembled = assemble(configuration)
         pod = configuration.pod
         self._configuration = configuration
+        self._digest = configuration.digest()
         self._monotonic = monotonic
         self._random = random or Random(os.urandom(16))
         self._stopping = threading.Event()
@@ -214,7 +215,7 @@ class Pod:
                 source.name: source.status()._asdict() | {"counts": dict(ingest.counts)}
                 for source, ingest in zip(self._sources, self._ingests, strict=True)
             },
-            "configuration": self._configuration.digest(),
+            "configuration": self._digest,
         }
 
 

@@ -25,6 +25,9 @@ OPERATOR = 0
 SLACK = 0.5
 """Seconds that calls and turns may add to a bound."""
 
+CANCELLING = 3.0
+"""Seconds from the end of trust until all that runs is cancelled: a turn of the claim thread and its backoff."""
+
 Claim = tuple[bytes, int, bytes]
 
 
@@ -103,8 +106,12 @@ class Checker:
         if self.world.now > until:
             self.violated("I10", f"{pod.label} started {_name(job.key)} {self.world.now - until:.3f} s after its trust")
 
-    def ended(self, run: Run, error: BaseException | None) -> None:
+    def ended(self, pod: SimPod, run: Run, error: BaseException | None) -> None:
         """A handler ended, and its pod took note."""
+        untrusted = pod.beats[-1] + (TIMEOUT_INTERVALS - 0.5) * pod.interval
+        stopped = any(kind != "cut" and end > untrusted for _, end, kind in pod.hits)
+        if self.world.now > untrusted + CANCELLING and not run.cancelled and not stopped:
+            self.violated("I10", f"{pod.label} ran {_name(run.job.key)} on without trust, and did not cancel it")
         if error is None:
             self._done.add((run.job.key, run.job.version, run.job.owner))
 
@@ -164,6 +171,8 @@ class Checker:
         operated = new.writer == OPERATOR
         if old.state in (JobState.SUCCEEDED, JobState.DELETED, JobState.FAILED) and not operated:
             self.violated("I8", f"{_name(new.id)} left {old.state}")
+        if old.state == JobState.SCHEDULED and not operated and old.due_at > new.clock:
+            self.violated("I9", f"{_name(new.id)} was promoted {(old.due_at - new.clock) / 1e6:.3f} s early")
         if old.state == JobState.PROCESSING and not operated:
             self._left(old, new)
         self._claim(new)

@@ -7,6 +7,7 @@ its brokers see them end. A frozen pod does nothing, wherever it was, and goes o
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING
@@ -53,7 +54,7 @@ class Actor:
     :param wakes: whether it goes on at once.
     """
 
-    __slots__ = ("busy", "due", "name", "pod", "step", "wakes")
+    __slots__ = ("busy", "due", "event", "name", "pod", "step", "wakes")
 
     def __init__(
         self, name: str, step: Callable[[], float], due: float, pod: SimPod | None, wakes: Callable[[], bool] | None
@@ -63,6 +64,8 @@ class Actor:
         self.due = due
         self.pod = pod
         self.wakes = wakes
+        self.event: threading.Event | None = None
+        """Set: it goes on at once."""
         self.busy = False
 
 
@@ -75,9 +78,6 @@ class SimLocalSource(LocalSource):
         batch = super().receive(0.0)
         self.starved = batch is None
         return batch
-
-    def arrived(self) -> bool:
-        return False
 
 
 SimSource = SimAmqpSource | SimKafkaSource | SimLocalSource
@@ -170,7 +170,9 @@ class SimPod:
         ingests = dict(zip(loops[4:], self.sources, strict=False))
         for thread in loops:
             source = ingests.get(thread)
-            self._act(thread.name, self._round(thread, source), self._woken(thread, source))
+            arrived = source.arrived if source is not None and not isinstance(source, SimLocalSource) else None
+            actor = self._act(thread.name, lambda: NEVER, arrived)
+            actor.step = self._round(thread, source, actor)
         for source in self.sources:
             if not isinstance(source, SimLocalSource):
                 self._act(f"io {source.name}", source.io_step, source.io_wakes)
@@ -182,7 +184,7 @@ class SimPod:
         self.world.actors.append(actor)
         return actor
 
-    def _round(self, thread: LoopThread, source: SimSource | None) -> Callable[[], float]:
+    def _round(self, thread: LoopThread, source: SimSource | None, actor: Actor) -> Callable[[], float]:
         wake = thread._loop.wake
         membership = self.pod.server.membership
         is_heartbeat = thread.name == "heartbeat"
@@ -193,6 +195,9 @@ class SimPod:
                 return NEVER
             began, rounds = self.world.now, membership.rounds
             delay = thread.round()
+            actor.event = thread.wake
+            if source is not None and not isinstance(source, SimLocalSource):
+                actor.wakes = None if actor.event is None else source.arrived  # a backoff is not cut short
             if is_heartbeat and membership.rounds > rounds:
                 self.beats.append(began)
             if source is not None and source.starved and delay == 0.0:
@@ -201,13 +206,6 @@ class SimPod:
             return delay
 
         return step
-
-    def _woken(self, thread: LoopThread, source: SimSource | None) -> Callable[[], bool]:
-        def woken() -> bool:
-            wake = thread.wake
-            return wake is not None and (wake.is_set() or (source is not None and source.arrived()))
-
-        return woken
 
     # Handlers.
 

@@ -156,20 +156,23 @@ class World:
 
     # Who acts.
 
-    def _awake(self, pod: SimPod | None) -> bool:
-        if pod is None:
-            return True
+    def _awake(self, pod: SimPod) -> bool:
         if pod.frozen_since is not None and self.now >= pod.frozen_until:
             pod.frozen_since = None
         return pod.frozen_since is None
 
     def _ready(self) -> list[Actor]:
+        now = self.now
         return [
             actor
             for actor in self.actors
             if not actor.busy
-            and (actor.due <= self.now or (actor.wakes is not None and actor.wakes()))
-            and self._awake(actor.pod)
+            and (
+                actor.due <= now
+                or (actor.event is not None and actor.event.is_set())
+                or (actor.wakes is not None and actor.wakes())
+            )
+            and (actor.pod is None or actor.pod.frozen_since is None or self._awake(actor.pod))
         ]
 
     def _take(self, actor: Actor) -> None:
@@ -268,7 +271,7 @@ class World:
 
     def ended(self, pod: SimPod, run: Run, error: BaseException | None) -> None:
         self.trace(lambda: f"{pod.label} ran {run.job.key.hex()[:8]}: {type(error).__name__}")
-        self.checker.ended(run, error)
+        self.checker.ended(pod, run, error)
 
     # What happens.
 
