@@ -222,7 +222,7 @@ class Checker:
     def _struck_off(self, gone: Change) -> None:
         self._servers.discard(gone.id)
         pod = self.world.pod_of(gone.id)
-        if pod is None or pod.writer == gone.writer or pod.crashed_at is not None:
+        if pod is None or pod.writer == gone.writer or pod.gone_at <= gone.at:
             return
         beat = pod.beats[bisect_right(pod.beats, gone.at) - 1]
         hit = sum(max(0.0, min(end, gone.at) - max(start, beat)) for start, end, _ in pod.hits)

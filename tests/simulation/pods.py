@@ -96,6 +96,7 @@ class SimPod:
         self.frozen_since: float | None = None
         self.frozen_until = 0.0
         self.crashed_at: float | None = None
+        self.gone_at = NEVER
         self.started_at = world.now
         self.draining = False
         self.left = False
@@ -273,6 +274,7 @@ class SimPod:
 
     def _gone(self) -> None:
         self.alive = False
+        self.gone_at = self.world.now
         self.world.actors = [actor for actor in self.world.actors if actor.pod is not self]
         for connection in self._connections:
             connection.lose()

@@ -37,6 +37,9 @@ KINDS = (
 )
 """What happens once in a while."""
 
+ALWAYS = ("crash", "freeze", "outage")
+"""Each run has one of these at least: one in which nothing goes wrong shows nothing."""
+
 SOURCES = ("orders", "events", "notes", "facts", "local")
 """AMQP shared, Kafka shared, AMQP to every pod, Kafka to every pod, the local queue."""
 
@@ -60,7 +63,7 @@ class Profile:
         self.rates = {
             kind: most * random.choice((0.2, 1.0)) for kind, most in STATEMENT_FAULTS.items() if random.random() < 0.4
         }
-        self.kinds = [kind for kind in KINDS if random.random() < 0.5]
+        self.kinds = [random.choice(ALWAYS), *(kind for kind in KINDS if random.random() < 0.5)]
 
     def configuration(self) -> dict[str, object]:
         """As the file would write it."""

@@ -97,6 +97,7 @@ class World:
         self._slow = self.profile.rates.get("slow call", 0.0)
         self.faulty = True
         self._returning = 0
+        self._alone_since = self.now
         self._disturbances: list[tuple[float, float]] = []
         self._operator = driver.open(
             path, OpenGate(OPERATOR, self.database_now, self.monotonic), self.random, self.sleep, 1
@@ -138,7 +139,7 @@ class World:
 
     def calm_since(self, since: float, interval: float) -> float:
         """The end of the last disturbance that falls within the time a rescue may take."""
-        for start, end in self._disturbances:
+        for start, end in sorted(self._disturbances):
             if start <= since + 7 * interval and end > since:
                 since = end
         return since
@@ -204,6 +205,8 @@ class World:
         if chance >= self.profile.interleaving:
             return
         before, self._depth = self.now, self._depth + 1
+        held_up = (before, NEVER, "held up")
+        pod.hits.append(held_up)
         try:
             if chance < self.profile.rates.get("freeze in a call", 0.0) and pod.frozen_since is None:
                 seconds = self.random.uniform(1.0, 8.0) * pod.interval
@@ -220,6 +223,7 @@ class World:
                     self._take(self.random.choice(ready))
         finally:
             self._depth -= 1
+            pod.hits.remove(held_up)
         if self.now - before > 0.25 * pod.interval:
             pod.hits.append((before, self.now, "held up"))
             self.disturbed()
@@ -235,10 +239,14 @@ class World:
         pod = SimPod(self, name, named, len(self.pods) + 1)
         self.pods.append(pod)
         self.trace(lambda: f"START {pod.label}")
-        self.disturbed()
+        # While nobody lives nobody rescues.
+        self._disturbances.append((self.now if len(self.living()) > 1 else self._alone_since, self.now))
 
     def restart_later(self, pod: SimPod) -> None:
+        """This one has ended; another takes its name."""
         self._returning += 1
+        if not self.living():
+            self._alone_since = self.now
 
         def step() -> float:
             self.actors.remove(actor)
