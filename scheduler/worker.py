@@ -151,6 +151,12 @@ class Worker:
         self.finishing.set()
         return True
 
+    def distrust(self) -> None:
+        """Others may hold this pod for dead by now: cancel what runs (I10). What it comes to is offered all the same."""
+        for run in self.inflight.in_phase(Phase.RUNNING):
+            if not run.cancelled:
+                run.cancel()
+
     def fence(self, registration: Registration) -> None:
         """This registration has ended: cancel what runs under it, and never start what waits."""
         for run in self.inflight.snapshot().values():
@@ -180,6 +186,7 @@ class Claimer:
         registration = worker.membership.registration()
         if registration is None:
             worker.hungry = False
+            worker.distrust()
             return IDLE_POLL
         if worker.holding:
             return BUSY_POLL

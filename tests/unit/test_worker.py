@@ -389,6 +389,29 @@ def test_without_trust_nothing_starts_and_a_good_beat_resumes_it(pod: Pod) -> No
     assert (sorted(pod.ran), state(pod, "a"), state(pod, "b")) == (["a", "b"], "SUCCEEDED", "SUCCEEDED")
 
 
+def test_without_trust_what_runs_is_cancelled_and_handed_back(pod: Pod) -> None:
+    """I10. That it ends for it is no failure; one that ends all the same has succeeded. Found by simulated outages."""
+    seen: list[bool] = []
+
+    def look(context: JobContext) -> None:
+        seen.append(context.cancelled)
+        pod.clock.time += 3.5 * INTERVAL
+        pod.claimer.step()
+        seen.append(context.cancelled)
+        pod.beat()
+        if context.job.correlation_id == "a":
+            raise RuntimeError("stopped")
+
+    pod.in_handler = look
+    put(pod, "a", "b")
+    pod.claim()
+    pod.beat()
+    pod.run()
+    pod.finish()
+    assert (seen, state(pod, "a"), state(pod, "b")) == ([False, True] * 2, "ENQUEUED", "SUCCEEDED")
+    assert row(pod.storage.real, job("a").id)["attempts"] == 0
+
+
 def test_trust_lasts_from_the_start_of_the_last_good_beat(pod: Pod) -> None:
     """Timeout less half an interval, however long the beat took."""
     beat_at = pod.clock.time = 5000.0
