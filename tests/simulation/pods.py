@@ -227,7 +227,7 @@ class SimPod:
             error = call(run)
             assert error is None, error
             failing = number <= plan.failures
-            seconds = 20.0 if plan.hangs and number == 1 else plan.seconds
+            seconds = 25.0 if plan.hangs and number == 1 else plan.seconds
             self._run_on(run, seconds, failing=failing, obeys=plan.obeys, kills=plan.kills)
         return 0.0 if self._has_runs() else NEVER
 

@@ -85,7 +85,7 @@ class Profile:
                     "from": name,
                     "handler": "tests.simulation.handlers:handle",
                     "retries": 3,
-                    "timeout": "10s",
+                    "timeout": "16s",
                     "backoff": backoff,
                     "dedupe": {"window": f"{self.window}s"},
                 }

@@ -85,7 +85,7 @@ class Traffic:
         if kind < 0.12:
             plan.failures = random.choice((1, 1, 2, 9))
         elif kind < 0.16:
-            plan.seconds = random.uniform(3.0, 9.0)
+            plan.seconds = random.uniform(3.0, 15.0)
         elif kind < 0.18:
             plan.hangs = True
         elif kind < 0.195 and self._kills:
