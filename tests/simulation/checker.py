@@ -192,7 +192,11 @@ class Checker:
             self.violated("I7", f"{_name(old.id)} succeeded without a run that did")
         if new.state in (JobState.SCHEDULED, JobState.FAILED) and claim not in self._started_at:
             self.violated("I7", f"{_name(old.id)} failed without a run")
-        if new.state == JobState.ENQUEUED and claim in self._started_at and not (owner.draining or owner.hits):
+        if (
+            new.state == JobState.ENQUEUED
+            and claim in self._started_at
+            and not (owner.draining or owner.hits or _lost_trust(owner, self._started_at[claim], new.at))
+        ):
             self.violated("I7", f"{_name(old.id)} was handed back by {owner.label}, which nothing had hit")
 
     def _rescued(self, old: Change, new: Change) -> None:
@@ -259,6 +263,15 @@ class Checker:
             if row.state not in FINISHED:
                 found[row.state] += 1
         return dict(found)
+
+
+def _lost_trust(pod: SimPod, since: float, until: float) -> bool:
+    """Whether for a while in that time too much had passed since the pod's last good beat."""
+    trust = (TIMEOUT_INTERVALS - 0.5) * pod.interval
+    following = [*pod.beats[1:], until]
+    return any(
+        beat + trust < min(after, until) and after > since for beat, after in zip(pod.beats, following, strict=True)
+    )
 
 
 def _name(key: bytes) -> str:
