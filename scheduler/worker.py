@@ -152,7 +152,7 @@ class Worker:
         return True
 
     def distrust(self) -> None:
-        """Others may hold this pod for dead by now: cancel what runs (I10). What it comes to is offered all the same."""
+        """Others may hold this pod for dead by now: cancel what runs (I10). How it ends is offered all the same."""
         for run in self.inflight.in_phase(Phase.RUNNING):
             if not run.cancelled:
                 run.cancel()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.simulation.driver import Driver, make_template
+from tests.simulation.profile import Profile
 from tests.simulation.world import Outcome, simulate
 
 COMMAND = "python -m tests.simulation --seed {seed} --trace"
@@ -133,7 +134,11 @@ def failure(seed: int, broken: list[tuple[str, str]]) -> str:
     return "\n".join([f"FAILED seed {seed}, replay: {COMMAND.format(seed=seed)}", *shown, *more])
 
 
-def run_seeds(seeds: Iterable[int], tell: Callable[[str], object] | None = None) -> Results:
+def run_seeds(
+    seeds: Iterable[int],
+    tell: Callable[[str], object] | None = None,
+    shape: Callable[[Profile], object] = lambda profile: None,
+) -> Results:
     """Run these one after the other, in this process."""
     results = Results()
     began = time.process_time()
@@ -143,7 +148,7 @@ def run_seeds(seeds: Iterable[int], tell: Callable[[str], object] | None = None)
         template = (directory / "template.db").read_bytes()
         driver = Driver()
         for seed in seeds:
-            results.add(simulate(seed, driver, template, directory, tell))
+            results.add(simulate(seed, driver, template, directory, tell, shape))
     results.cpu_seconds = time.process_time() - began
     return results
 

@@ -8,7 +8,6 @@ the statements of one step, steps of other threads and other pods run, or the wh
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
@@ -70,7 +69,14 @@ class Outcome(NamedTuple):
 class World:
     """One run."""
 
-    def __init__(self, seed: int, driver: Driver, path: Path, tell: Callable[[str], object] | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        driver: Driver,
+        path: Path,
+        tell: Callable[[str], object] | None = None,
+        shape: Callable[[Profile], object] = lambda profile: None,
+    ) -> None:
         self.seed = seed
         self.driver = driver
         self.path = path
@@ -86,6 +92,7 @@ class World:
         self.amqp = AmqpBroker()
         self.kafka = KafkaCluster(self.random)
         self.profile = Profile(self.random)
+        shape(self.profile)
         self.traffic = Traffic(self.random, self.profile.sources, kills=self.profile.kills)
         self._raw = open_raw(path)
         self.checker = Checker(self, self._raw)
@@ -413,14 +420,22 @@ def replaced() -> Iterator[None]:
 
 
 def simulate(
-    seed: int, driver: Driver, template: bytes, directory: Path, tell: Callable[[str], object] | None
+    seed: int,
+    driver: Driver,
+    template: bytes,
+    directory: Path,
+    tell: Callable[[str], object] | None = None,
+    shape: Callable[[Profile], object] = lambda profile: None,
 ) -> Outcome:
-    """One run, on a copy of the template database."""
+    """One run, on a copy of the template database.
+
+    :param tell: given each line of the trace.
+    :param shape: may change what kind of run it is.
+    """
     path = directory / f"{seed}.db"
     path.write_bytes(template)
     try:
-        return World(seed, driver, path, tell).run()
+        return World(seed, driver, path, tell, shape).run()
     finally:
         for suffix in ("", "-wal", "-shm"):
-            with contextlib.suppress(FileNotFoundError, sqlite3.Error):
-                Path(f"{path}{suffix}").unlink()
+            Path(f"{path}{suffix}").unlink(missing_ok=True)
