@@ -106,7 +106,7 @@ def rebalances(profile: Profile) -> None:
         (finish_without_the_version, usual, {"I7", "I8", "I9"}),
         (start_without_trust, held_up, {"I10"}),
         (late_rounds_do_not_clear, outages, {"I14"}),
-        (results_dropped_in_an_outage, usual, {"I7"}),
+        (results_dropped_in_an_outage, usual, {"I7", "I17"}),
         (no_orphan_is_looked_for, usual, {"I17"}),
         (offsets_of_moved_partitions, rebalances, {"I1"}),
     ],

@@ -218,7 +218,8 @@ class World:
             if chance < self.profile.rates.get("freeze in a call", 0.0) and pod.frozen_since is None:
                 seconds = self.random.uniform(1.0, 8.0) * pod.interval
                 pod.freeze(seconds, "freeze in a call")
-                self.advance(self.now + seconds)
+                # The thread that was caught here may be the last to wake.
+                self.advance(self.now + seconds + self.random.choice((0.0, 0.0, 0.5, 2.0)) * pod.interval)
             elif chance < 2 * self._slow:
                 self.landed("slow call", pod.label)
                 self.advance(self.now + self.random.uniform(0.05, 2.5) * pod.interval)
