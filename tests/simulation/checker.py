@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from scheduler.inflight import Run
 from scheduler.job import FINISHED, TRANSITIONS, JobState
-from scheduler.maintenance.rescue import MAX_RESCUES
-from scheduler.storage.cluster import TIMEOUT_INTERVALS
 from tests.simulation.traffic import Published
 
 if TYPE_CHECKING:
@@ -22,6 +20,9 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 OPERATOR = 0
+TIMEOUT_INTERVALS = 4
+MAX_RESCUES = 3
+"""As the promises say, whatever the product does."""
 SLACK = 0.5
 """Seconds that calls and turns may add to a bound."""
 
