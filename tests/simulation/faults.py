@@ -38,7 +38,8 @@ class Faults:
         """One of the kinds that this run has; seconds until the next."""
         world = self._world
         if world.faulty and world.profile.kinds:
-            kind = world.random.choice(world.profile.kinds)
+            kinds = world.profile.kinds
+            kind = world.random.choice(kinds) if world.landed_kinds else kinds[0]
             able = [pod for pod in world.living() if pod.frozen_since is None and not pod.draining]
             if kind in self._on_all:
                 self._on_all[kind]()

@@ -51,7 +51,7 @@ class Profile:
         self.pods = random.choice((1, 2, 2, 3, 3, 4))
         self.workers = random.choice((2, 2, 4))
         self.heartbeat = random.choice((2.0, 2.0, 3.0))
-        self.seconds = random.uniform(15.0, 45.0)
+        self.seconds = random.uniform(12.0, 32.0)
         self.messages = random.choice((10, 25, 40))
         self.sources = random.sample(SOURCES, random.choice((1, 1, 2)))
         self.window = random.choice((7 * 86400.0, 7 * 86400.0, 5.0))
