@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from tests.simulation.driver import Driver, make_template
@@ -134,6 +135,18 @@ def failure(seed: int, broken: list[tuple[str, str]]) -> str:
     return "\n".join([f"FAILED seed {seed}, replay: {COMMAND.format(seed=seed)}", *shown, *more])
 
 
+def _directory() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="jobbridge-simulation-")
+
+
+@cache
+def _prepared() -> tuple[Driver, bytes]:
+    """What all runs of a process share: compiled statements, and an empty database's bytes."""
+    with _directory() as name:
+        make_template(Path(name) / "template.db")
+        return Driver(), (Path(name) / "template.db").read_bytes()
+
+
 def run_seeds(
     seeds: Iterable[int],
     tell: Callable[[str], object] | None = None,
@@ -142,13 +155,10 @@ def run_seeds(
     """Run these one after the other, in this process."""
     results = Results()
     began = time.process_time()
-    with tempfile.TemporaryDirectory(prefix="jobbridge-simulation-") as name:
-        directory = Path(name)
-        make_template(directory / "template.db")
-        template = (directory / "template.db").read_bytes()
-        driver = Driver()
+    driver, template = _prepared()
+    with _directory() as name:
         for seed in seeds:
-            results.add(simulate(seed, driver, template, directory, tell, shape))
+            results.add(simulate(seed, driver, template, Path(name), tell, shape))
     results.cpu_seconds = time.process_time() - began
     return results
 

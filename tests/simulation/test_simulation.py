@@ -10,7 +10,7 @@ import pytest
 from tests.simulation.results import failure, run_seeds
 
 SEEDS = 500
-CHUNK = 20
+CHUNK = 10
 ROOT = Path(__file__).parents[2]
 
 
