@@ -390,7 +390,7 @@ def test_without_trust_nothing_starts_and_a_good_beat_resumes_it(pod: Pod) -> No
 
 
 def test_without_trust_what_runs_is_cancelled_and_handed_back(pod: Pod) -> None:
-    """I10. That it ends for it is no failure; one that ends all the same has succeeded. Found by simulated outages."""
+    """I10. That it ends for it is no failure; one that ends all the same has succeeded."""
     seen: list[bool] = []
 
     def look(context: JobContext) -> None:
