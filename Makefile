@@ -7,13 +7,14 @@ MINUTES ?= 10
 HOURS ?= 24
 BROKER ?= rabbitmq
 STORE ?= postgres
+SEEDS ?= 1000
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header pyproject.toml $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run servers test stateful mutants faults soak lint format bench lock clean
+.PHONY: help install run servers test stateful mutants simulate faults soak lint format bench lock clean
 
 help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +48,8 @@ stateful: servers ## Compare the stores with a dictionary in any order of verbs;
 
 mutants: servers ## Break the product in one place after another and see a test fail for each; ARGS="-k word" for some
 	$(BIN)/python -m tests.mutants $(ARGS)
+simulate: install ## Run simulated pods on all cores, SEEDS=n runs; ARGS="--first 501 --output FILE"
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)
 
 lint: install ## Check style, types, and which package may import which
 	$(BIN)/ruff check .

@@ -71,7 +71,7 @@ def decoders(configuration: Configuration, rules: Mapping[str, Sequence[Rule]]) 
     }
 
 
-def store(configuration: Configuration, *, pool_size: int = 10) -> Storage:
+def store(configuration: Configuration, pool_size: int = 10) -> Storage:
     """The configured store; not connected yet."""
     given = configuration.store
     password = None if given.password is None else given.password.get_secret_value()

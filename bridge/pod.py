@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from logging import getLogger
 from random import Random
 from types import FrameType
@@ -23,9 +23,10 @@ from bridge.config.model import Configuration
 from bridge.health import Health, HttpServer, application
 from bridge.ingest import Ingest
 from bridge.processes import Parent
-from scheduler.loops import LoopThread
+from bridge.sources.source import Source
+from scheduler.loops import LoopThread, waited
 from scheduler.server import Server
-from scheduler.storage import SchemaOutdated, StoreUnavailable
+from scheduler.storage import SchemaOutdated, Storage, StoreUnavailable
 
 log = getLogger("jobbridge.pod")
 
@@ -34,17 +35,31 @@ INGEST_SECONDS = 5.0
 
 
 class Pod:
-    """One pod. `run` is its life."""
+    """One pod. `run` is its life.
 
-    def __init__(self, configuration: Configuration) -> None:
+    :param open_store: opens the store, with so many connections kept; these four a simulation replaces.
+    :param open_sources: makes the sources.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        open_store: Callable[[Configuration, int], Storage] = store,
+        open_sources: Callable[[Configuration, Storage], Sequence[Source]] = sources,
+        random: Random | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         assembled = assemble(configuration)
         pod = configuration.pod
         self._configuration = configuration
-        self._random = Random(os.urandom(16))
+        self._digest = configuration.digest()
+        self._monotonic = monotonic
+        self._random = random or Random(os.urandom(16))
         self._stopping = threading.Event()
         self._hurry = threading.Event()
-        self._storage = store(configuration, pool_size=8 + len(configuration.sources))
-        self._heartbeat_storage = store(configuration, pool_size=1)
+        self._storage = open_store(configuration, 8 + len(configuration.sources))
+        self._heartbeat_storage = open_store(configuration, 1)
         self.server = Server(
             self._storage,
             self._heartbeat_storage,
@@ -54,12 +69,14 @@ class Pod:
             heartbeat=pod.heartbeat,
             name=pod.name,
             random=self._random,
+            monotonic=monotonic,
             more_status=self._more_status,
         )
-        self._sources = sources(configuration, self._storage)
+        self._sources = open_sources(configuration, self._storage)
         of_source = decoders(configuration, assembled.rules)
         self._ingests = [
-            Ingest(source, of_source[source.name], self.server.offers, self._storage) for source in self._sources
+            Ingest(source, of_source[source.name], self.server.offers, self._storage, monotonic)
+            for source in self._sources
         ]
         backpressure = Backpressure(
             self._sources, self._storage, configuration.store.max_backlog, configuration.pod.heartbeat
@@ -132,22 +149,30 @@ class Pod:
         self._started = True
         log.info("pod %s runs: %d sources", self._configuration.pod.name, len(self._sources))
 
-    def _stop(self) -> int:
-        """Drain; how many jobs were cut off."""
-        log.info("stopping: no more messages are received and no more jobs claimed")
+    def loops(self) -> tuple[LoopThread, ...]:
+        """All loops but the sources' own, for who runs their rounds himself."""
+        return *self.server.threads(), *self._ingest_threads, self._backpressure
+
+    def ingesting(self) -> Generator[float, None, None]:
+        """The first part of a stop: what has arrived is ingested, for a while; yields the seconds to wait."""
         self._backpressure.stop(1.0)
         self.server.worker.draining = True
         for source in self._sources:
             source.pause("the pod stops")
-        deadline = time.monotonic() + INGEST_SECONDS
-        while not self._ingested() and time.monotonic() < deadline and not self._hurry.is_set():
-            time.sleep(0.01)
+        deadline = self._monotonic() + INGEST_SECONDS
+        while not self._ingested() and self._monotonic() < deadline and not self._hurry.is_set():
+            yield 0.01
         for source in self._sources:
             source.close()
         for thread in self._ingest_threads:
             thread.stop(2.0)
         for ingest in self._ingests:
             ingest.abandon()
+
+    def _stop(self) -> int:
+        """Drain; how many jobs were cut off."""
+        log.info("stopping: no more messages are received and no more jobs claimed")
+        waited(self.ingesting(), time.sleep)
         cut_off = self.server.stop(self._configuration.pod.grace, self._hurry)
         for io in self._io:
             io.join(2.0)
@@ -191,7 +216,7 @@ class Pod:
                 source.name: source.status()._asdict() | {"counts": dict(ingest.counts)}
                 for source, ingest in zip(self._sources, self._ingests, strict=True)
             },
-            "configuration": self._configuration.digest(),
+            "configuration": self._digest,
         }
 
 

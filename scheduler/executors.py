@@ -101,6 +101,18 @@ def _work(run: Run) -> object:
     return run.handler.call(body, context)
 
 
+def call(run: Run) -> BaseException | None:
+    """Call its handler; what it raised."""
+    try:
+        result = _work(run)
+        if result is not None and inspect.iscoroutine(result):
+            result.close()
+            raise TypeError(f"{run.handler.name} returned a coroutine: declare it with async def")
+    except BaseException as raised:
+        return raised
+    return None
+
+
 class Executors:
     """Threads and an event loop.
 
@@ -153,9 +165,13 @@ class Executors:
         else:
             self._queue.put(run)
 
+    def take_now(self) -> Run | None:
+        """The next waiting run, for who owns all threads and calls `begin` and `end` himself; None: there is none."""
+        return self._queue.take_now()
+
     def run_one(self) -> bool:
         """Run the next waiting job on the caller's thread; False: there is none. For a test that owns all threads."""
-        run = self._queue.take_now()
+        run = self.take_now()
         if run is None:
             return False
         self._execute(run)
@@ -197,16 +213,14 @@ class Executors:
 
     def _execute(self, run: Run) -> bool:
         """Whether this thread goes on: not after its run was written off, since another has taken its place."""
-        if not self._may_start(run) or not self._begin(run):
-            return True
-        error: BaseException | None = None
-        try:
-            result = _work(run)
-            if result is not None and inspect.iscoroutine(result):
-                result.close()
-                raise TypeError(f"{run.handler.name} returned a coroutine: declare it with async def")
-        except BaseException as raised:
-            error = raised
+        return not self.begin(run) or self.end(run, call(run))
+
+    def begin(self, run: Run) -> bool:
+        """Whether its handler is to be called now: not without trust, nor once it was handed back or found gone."""
+        return self._may_start(run) and self._begin(run)
+
+    def end(self, run: Run, error: BaseException | None) -> bool:
+        """Its handler returned, or raised; False: it was written off meanwhile."""
         if run.deadline is not None:
             with self._timed_lock:
                 self._timed.pop(run.key, None)
@@ -245,7 +259,7 @@ class Executors:
     async def _execute_async(self, run: Run) -> None:
         assert self._slots is not None
         async with self._slots:
-            if not self._may_start(run) or not self._begin(run):
+            if not self.begin(run):
                 return
             error: BaseException | None = None
             loop, task = asyncio.get_running_loop(), asyncio.current_task()

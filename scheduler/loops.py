@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from logging import getLogger
 from random import Random
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from scheduler.storage.errors import SchemaOutdated, StoreUnavailable
 
 log = getLogger("jobbridge.store")
+
+R = TypeVar("R")
 
 
 class Loop(Protocol):
@@ -64,6 +66,16 @@ class Outage:
                 self._since = None
 
 
+def waited(pausing: Generator[float, None, R], sleep: Callable[[float], object]) -> R:
+    """What a generator returns that yields the seconds to wait before it goes on."""
+    while True:
+        try:
+            sleep(next(pausing))
+        except StopIteration as ended:
+            result: R = ended.value
+            return result
+
+
 class LoopThread:
     """Runs one loop on a thread of its own.
 
@@ -80,7 +92,8 @@ class LoopThread:
         self._random = random
         self._longest = longest
         self._proves_store = proves_store
-        self._stopping = False
+        self.stopping = False
+        self._failures = 0
         self._thread = threading.Thread(target=self._run, name=loop.name, daemon=True)
 
     def start(self) -> None:
@@ -93,29 +106,39 @@ class LoopThread:
 
     def stop(self, timeout: float = 5.0) -> None:
         """End after the current round; waits `timeout` seconds at most."""
-        self._stopping = True
+        self.stopping = True
         self._loop.wake.set()
-        self._thread.join(timeout)
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+
+    @property
+    def wake(self) -> threading.Event | None:
+        """What cuts the wait for the next round short; None: a backoff, which nobody does."""
+        return None if self._failures else self._loop.wake
+
+    def round(self) -> float:
+        """One round, whatever it raises; seconds until the next."""
+        try:
+            delay = self._loop.step()
+            self._failures = 0
+            if self._proves_store:
+                self._outage.ends()
+        except (StoreUnavailable, SchemaOutdated) as error:
+            self._outage.begins(error)
+            self._failures += 1
+            delay = self._random.uniform(0.0, min(self._longest, 0.05 * 2 ** min(self._failures, 10)))
+        except Exception:
+            log.exception("the %s loop failed and goes on", self.name)
+            self._failures += 1
+            delay = min(self._longest, 1.0)
+        return delay
 
     def _run(self) -> None:
-        failures = 0
-        while not self._stopping:
-            try:
-                delay = self._loop.step()
-                failures = 0
-                if self._proves_store:
-                    self._outage.ends()
-            except (StoreUnavailable, SchemaOutdated) as error:
-                self._outage.begins(error)
-                failures += 1
-                delay = self._random.uniform(0.0, min(self._longest, 0.05 * 2 ** min(failures, 10)))
-            except Exception:
-                log.exception("the %s loop failed and goes on", self.name)
-                failures += 1
-                delay = min(self._longest, 1.0)
+        while not self.stopping:
+            delay = self.round()
             if delay > 0:
-                if failures:
-                    time.sleep(delay)  # a backoff is not cut short by those who wake the loop
+                if self.wake is None:
+                    time.sleep(delay)
                 else:
-                    self._loop.wake.wait(delay)
+                    self.wake.wait(delay)
             self._loop.wake.clear()

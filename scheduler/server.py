@@ -9,13 +9,13 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from logging import getLogger
 from random import Random
 
 from scheduler.handlers import HandlerRegistry
 from scheduler.inflight import Phase
-from scheduler.loops import LoopThread, Outage
+from scheduler.loops import LoopThread, Outage, waited
 from scheduler.maintenance.duties import Duties
 from scheduler.maintenance.promote import Promote
 from scheduler.maintenance.purge import Purge
@@ -54,12 +54,14 @@ class Server:
         heartbeat: float = 15.0,
         name: str = "",
         random: Random | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
         more_status: Callable[[], dict[str, object]] = dict,
     ) -> None:
         random = random or Random(os.urandom(16))
-        self.outage = Outage()
+        self.outage = Outage(monotonic)
+        self._monotonic = monotonic
         self._more_status = more_status
-        self.worker = Worker(storage, registry, policies, workers, random=random)
+        self.worker = Worker(storage, registry, policies, workers, random=random, monotonic=monotonic)
         self.membership = Membership(
             heartbeat_storage,
             interval=heartbeat,
@@ -68,13 +70,14 @@ class Server:
             on_fenced=self.worker.fence,
             name=name,
             random=random,
+            monotonic=monotonic,
         )
         self.worker.membership = self.membership
         self.offers = Offers(self.worker)
         self.claimer = Claimer(self.worker)
         self.finisher = Finisher(self.worker)
         rescue = Rescue(storage, self.membership, policies.default.failed_retention)
-        self.duties = Duties(self.membership, [Promote(storage), Purge(storage)], at_beat=[rescue])
+        self.duties = Duties(self.membership, [Promote(storage), Purge(storage)], [rescue], monotonic)
         longest = min(heartbeat / 2, 2.0)
 
         def thread(loop: Claimer | Finisher | Duties | Membership) -> LoopThread:
@@ -105,34 +108,40 @@ class Server:
         :param hurry: set: don't wait any longer.
         :return: how many jobs were cut off.
         """
-        worker = self.worker
-        worker.draining = True
-        deadline = time.monotonic() + grace
-        while True:
-            worker.hand_back_waiting()  # each time: a claim or an insert may have been under way
-            if not worker.inflight.in_phase(Phase.RUNNING) or time.monotonic() >= deadline or hurry.is_set():
-                break
-            hurry.wait(0.02)
-        running = worker.inflight.in_phase(Phase.RUNNING)
-        for run in running:
-            run.cancel()
-        if running:
-            time.sleep(0.2)  # for those that look at `cancelled`
-        cut_off = worker.hand_back_running()
-        flushed_by = time.monotonic() + FLUSH_SECONDS
-        while len(worker.inflight) and time.monotonic() < flushed_by:
-            worker.hand_back_waiting()
-            time.sleep(0.01)
+        cut_off = waited(self.draining(grace, hurry), time.sleep)
         for thread in (self._claim, self._finish, self._maintenance, self._heartbeat):
             thread.stop(timeout=1.0)
-        worker.executors.stop()
+        self.worker.executors.stop()
         # On a thread: a database that hangs must not keep this process from ending.
-        leaving = threading.Thread(target=self._leave, daemon=True)
+        leaving = threading.Thread(target=self.leave, daemon=True)
         leaving.start()
         leaving.join(FLUSH_SECONDS)
         return cut_off
 
-    def _leave(self) -> None:
+    def draining(self, grace: float, hurry: threading.Event) -> Generator[float, None, int]:
+        """The part of `stop` in which the loops still run; yields the seconds to wait before it goes on."""
+        worker = self.worker
+        worker.draining = True
+        deadline = self._monotonic() + grace
+        while True:
+            worker.hand_back_waiting()  # each time: a claim or an insert may have been under way
+            if not worker.inflight.in_phase(Phase.RUNNING) or self._monotonic() >= deadline or hurry.is_set():
+                break
+            yield 0.02
+        running = worker.inflight.in_phase(Phase.RUNNING)
+        for run in running:
+            run.cancel()
+        if running:
+            yield 0.2  # for those that look at `cancelled`
+        cut_off = worker.hand_back_running()
+        flushed_by = self._monotonic() + FLUSH_SECONDS
+        while len(worker.inflight) and self._monotonic() < flushed_by:
+            worker.hand_back_waiting()
+            yield 0.01
+        return cut_off
+
+    def leave(self) -> None:
+        """Unregister, the last thing of all."""
         try:
             self.membership.leave()
         except StoreUnavailable:

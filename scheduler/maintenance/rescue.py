@@ -34,7 +34,7 @@ class Rescue:
             if self._storage.remove_silent(row.id, row.beat):
                 log.warning("server %d (%s, pid %d) is dead: no heartbeat", row.number, row.host, row.pid)
         owners = self._storage.owners()
-        for owner in owners - {row.id for row in self._storage.servers()} if owners else ():
+        for owner in sorted(owners - {row.id for row in self._storage.servers()}) if owners else ():
             taken = total = self._rescue(owner)
             while taken == BATCH:
                 taken = self._rescue(owner)
