@@ -12,7 +12,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
 from logging import getLogger
+from typing import NamedTuple
 
 from bridge.dead_letters import WITHOUT_HEADERS, dead_letter
 from bridge.decode import Decoder, Ignored, Rejection, Request
@@ -35,6 +37,10 @@ LOST_REFUSALS = 8
 """Where the failures read as lost connections: a message that is too large looks so, and a bad network too."""
 
 
+AHEAD_FROM = 100
+"""Messages of a batch from which the next one is decoded while this one is inserted. Smaller ones grow by waiting."""
+
+
 class Part:
     """A part of a batch on its way into the store, and how often the store refused it."""
 
@@ -44,6 +50,14 @@ class Part:
         self.offer = offer
         """None: not made yet, since it reserves room among the workers."""
         self.refusals = 0
+
+
+class Received(NamedTuple):
+    """A batch, decoded; what of it needs no insert is counted already."""
+
+    batch: Batch
+    parts: list[Part]
+    counts: Counter[str]
 
 
 def _patience(part: Part, error: Exception) -> int:
@@ -72,6 +86,9 @@ class Ingest:
         self._decoder = decoder
         self._offers = offers
         self._storage = storage
+        self.helper: Executor | None = None
+        """Receives and decodes a batch while the one before is inserted; None: nobody does."""
+        self._ahead: Future[Received | None] | None = None
         self._batch: Batch | None = None
         self._parts: list[Part] = []
         self._look_first = False
@@ -81,7 +98,7 @@ class Ingest:
     @property
     def busy(self) -> bool:
         """Whether a batch is between its receive and its ack."""
-        return self._batch is not None
+        return self._batch is not None or self._ahead is not None
 
     def step(self) -> float:
         """One round. A batch whose insert failed is kept, and goes on in the next.
@@ -89,12 +106,15 @@ class Ingest:
         :raises StoreUnavailable: the store is away; nothing was acked.
         """
         if self._batch is None:
-            batch = self._source.receive(RECEIVE_SECONDS)
-            if batch is None:
+            received = self._receive(RECEIVE_SECONDS) if self._ahead is None else self._ahead.result()
+            self._ahead = None
+            if received is None:
                 return 0.0
-            self._parts = self._decode(batch)
-            self._batch = batch
+            self._batch, self._parts = received.batch, received.parts
+            self.counts.update(received.counts)
             self._patient_until = self._monotonic() + PREFETCH_SECONDS
+            if self.helper is not None and len(self._batch.messages) >= AHEAD_FROM:
+                self._ahead = self.helper.submit(self._receive, 0.0)
         if self._may_wait():
             return PATIENCE
         while self._parts:
@@ -103,6 +123,10 @@ class Ingest:
         self._batch = None
         return 0.0
 
+    def _receive(self, timeout: float) -> Received | None:
+        batch = self._source.receive(timeout)
+        return None if batch is None else self._decode(batch)
+
     def _may_wait(self) -> bool:
         part = self._parts[0] if self._parts else None
         if part is None or part.offer is not None or self._monotonic() >= self._patient_until:
@@ -110,13 +134,14 @@ class Ingest:
         return not self._offers.welcome(len(part.requests))
 
     def abandon(self) -> None:
-        """Let go of a batch that was not acked: its source's broker sends it again."""
+        """Let go of what was not acked: its source's broker sends it again."""
         for part in self._parts:
             if part.offer is not None:
                 self._offers.abandon(part.offer)
-        self._parts, self._batch = [], None
+        self._parts, self._batch, self._ahead = [], None, None
 
-    def _decode(self, batch: Batch) -> list[Part]:
+    def _decode(self, batch: Batch) -> Received:
+        counts: Counter[str] = Counter()
         first: dict[bytes, Request] = {}
         again: list[Request] = []
         rejected: list[DeadLetter] = []
@@ -127,16 +152,17 @@ class Ingest:
                 if earlier is decoded:
                     continue
                 if earlier.job.digest == decoded.job.digest:
-                    self.counts["duplicate"] += 1
+                    counts["duplicate"] += 1
                 else:
                     again.append(decoded)  # a conflict within the batch: offered once the first one stands
             elif isinstance(decoded, Rejection):
-                self.counts["rejected"] += 1
+                counts["rejected"] += 1
                 rejected.append(dead_letter(self._source.name, message, decoded.reason, decoded.detail))
             else:
                 assert isinstance(decoded, Ignored)
-                self.counts["ignored"] += 1
-        return [Part(list(first.values()), rejected), *(Part([request], ()) for request in again)]
+                counts["ignored"] += 1
+        parts = [Part(list(first.values()), rejected), *(Part([request], ()) for request in again)]
+        return Received(batch, parts, counts)
 
     def _insert(self, part: Part) -> None:
         """Insert the first part; it is taken from the list when its fate is known."""

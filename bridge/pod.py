@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from logging import getLogger
 from random import Random
 from types import FrameType
@@ -23,6 +24,7 @@ from bridge.config.model import Configuration
 from bridge.health import Health, HttpServer, application
 from bridge.ingest import Ingest
 from bridge.processes import Parent
+from bridge.sources.local import LocalSource
 from bridge.sources.source import Source
 from scheduler.loops import LoopThread, waited
 from scheduler.server import Server
@@ -144,6 +146,10 @@ class Pod:
         self.server.start()
         for io in self._io:
             io.start()
+        helper = ThreadPoolExecutor(max_workers=len(self._sources) or 1, thread_name_prefix="decode")
+        for source, ingest in zip(self._sources, self._ingests, strict=True):
+            if not isinstance(source, LocalSource):  # which asks the store for each batch
+                ingest.helper = helper
         for thread in (*self._ingest_threads, self._backpressure):
             thread.start()
         self._started = True

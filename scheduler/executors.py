@@ -234,7 +234,6 @@ class Executors:
     def _begin(self, run: Run) -> bool:
         if not self._inflight.begin(run):
             return False  # handed back, or found gone, while it waited
-        run.started = self._monotonic()
         timeout = run.policy.timeout
         if timeout is not None and not run.handler.is_async:
             run.deadline = run.started + timeout

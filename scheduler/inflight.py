@@ -17,6 +17,8 @@ from scheduler.retry import Policy
 
 MAX_PREFETCH = 1000
 PREFETCH_SECONDS = 0.1
+ENOUGH = 100
+"""Runs that make a measurement; fewer do where they took `PREFETCH_SECONDS` together."""
 
 
 class Phase(IntEnum):
@@ -125,12 +127,11 @@ class InFlight:
         self._lanes = [0, 0, 0]
         self._pace = 0.0
         self._counted = 0
-        self._busy = 0.0
-        self._busy_since = monotonic()
+        self._spent = 0.0
 
     def room(self) -> int:
         """How many more jobs may be taken: up to what the workers finish in a tenth of a second at their measured
-        pace, between the workers' number and 500."""
+        pace, between the workers' number and `MAX_PREFETCH`."""
         with self.lock:
             return self._room()
 
@@ -166,8 +167,6 @@ class InFlight:
         """Enter jobs as pending; those that are here already are left out."""
         entered: dict[bytes, Run] = {}
         with self.lock:
-            if not self._runs:
-                self._busy_since = self._monotonic()
             for key in keys:
                 if key not in self._runs:
                     entered[key] = self._runs[key] = Run(key, registration, lane)
@@ -187,11 +186,26 @@ class InFlight:
 
     def begin(self, run: Run) -> bool:
         """Change a run from waiting to running; False: it no longer waits."""
+        run.started = self._monotonic()
         return self.move(run, _RUNNING, _WAITING)
 
     def end(self, run: Run) -> bool:
-        """Change a run from running to ended; False: somebody else has ended it."""
-        return self.move(run, _ENDED, _RUNNING)
+        """Change a run from running to ended; False: somebody else has ended it. Keeps the pace: a moving average of
+        how long a run takes, which a lack of jobs does not slow down."""
+        now = self._monotonic()
+        with self.lock:
+            if run.phase is not _RUNNING:
+                return False
+            self._phases[_RUNNING] -= 1
+            self._phases[_ENDED] += 1
+            run.phase = _ENDED
+            self._spent += now - run.started
+            self._counted += 1
+            if self._counted >= ENOUGH or self._spent >= PREFETCH_SECONDS:
+                pace = self.workers * self._counted / max(self._spent, 1e-6)
+                self._pace = (self._pace + pace) / 2 if self._pace else pace
+                self._counted, self._spent = 0, 0.0
+        return True
 
     def make_wait(self, runs: Sequence[Run]) -> None:
         """Change pending runs to waiting."""
@@ -209,18 +223,6 @@ class InFlight:
                     del self._runs[run.key]
                     self._phases[run.phase] -= 1
                     self._lanes[run.lane] -= 1
-
-    def count_finished(self, number: int) -> None:
-        """Keep the pace: a moving average over tenths of seconds in which there was work."""
-        now = self._monotonic()
-        with self.lock:
-            self._counted += number
-            self._busy += now - self._busy_since
-            self._busy_since = now
-            if self._busy >= PREFETCH_SECONDS:
-                pace = self._counted / self._busy
-                self._pace = (self._pace + pace) / 2 if self._pace else pace
-                self._counted, self._busy = 0, 0.0
 
     def snapshot(self) -> dict[bytes, Run]:
         """A copy of the map."""

@@ -299,7 +299,6 @@ class Finisher:
             raise
         ended, self._held = self._held, []
         worker.holding = False
-        worker.inflight.count_finished(len(ended))
         worker.inflight.leave([run for run, _ in ended])
         for run, result in ended:
             if result.id not in written:

@@ -187,8 +187,10 @@ class PostgreSQL(Storage):
     def __init__(self, engine: Engine, options: Options) -> None:
         super().__init__(engine, options)
         event.listen(engine, "connect", _set_up)
-        self._insertion = _insertion(self.now)
-        self._finishing = _finishing(self.now)
+        # A subselect is computed once, and not for each row and place.
+        once = select(self.now).scalar_subquery()
+        self._insertion = _insertion(once)
+        self._finishing = _finishing(once)
         self._claiming = (
             update(jobs).where(_picked(self.waiting(jobs.c.id))).values(self.claiming()).returning(jobs.c.due_at, *HELD)
         )

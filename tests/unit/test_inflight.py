@@ -2,7 +2,7 @@
 
 import pytest
 
-from scheduler.inflight import MAX_PREFETCH, InFlight, Phase, Registration, Run, claimed_job
+from scheduler.inflight import ENOUGH, MAX_PREFETCH, InFlight, Phase, Registration, Run, claimed_job
 from scheduler.job import new_job
 
 HERE = Registration(b"s" * 16, 1)
@@ -46,23 +46,39 @@ def test_room_is_never_negative() -> None:
     assert (held.room(), held.free_workers(), held.worth_claiming()) == (0, 0, False)
 
 
+def run_one(held: InFlight, clock: Clock, seconds: float) -> None:
+    (run,) = enter(held, 1)
+    held.make_wait([run])
+    assert held.begin(run)
+    clock.time += seconds
+    assert held.end(run)
+    held.leave([run])
+
+
 def test_room_follows_the_measured_pace_between_the_workers_and_the_most() -> None:
-    """A tenth of a second's work; an average of the last measures."""
+    """What the workers finish in a tenth of a second, by how long the last runs took."""
     clock = Clock()
     held = InFlight(4, clock)
-    for pace, low, high in ((10, 4, 4), (1000, 50, 110), (10_000_000, MAX_PREFETCH, MAX_PREFETCH), (0, 4, 4)):
-        for _ in range(40):
-            clock.time += 0.5
-            held.count_finished(pace // 2)
-        assert low <= held.room() <= high
+    for seconds, room in ((1.0, 4), (0.004, 100), (0.000_01, MAX_PREFETCH), (0.1, 4)):
+        for _ in range(4_000):
+            run_one(held, clock, seconds)
+        assert room <= held.room() <= room * 1.05
 
 
-def test_a_short_while_does_not_change_the_pace() -> None:
-    """Only tenths of a second are measured."""
+def test_a_lack_of_jobs_is_no_slow_pace() -> None:
     clock = Clock()
     held = InFlight(4, clock)
-    clock.time = 0.05
-    held.count_finished(100_000)
+    for _ in range(ENOUGH):
+        run_one(held, clock, 0.001)
+        clock.time += 10.0
+    assert 399 <= held.room() <= 400
+
+
+def test_a_few_quick_runs_do_not_make_a_pace() -> None:
+    clock = Clock()
+    held = InFlight(4, clock)
+    for _ in range(ENOUGH - 1):
+        run_one(held, clock, 0.000_01)
     assert held.room() == 4
 
 
