@@ -300,7 +300,7 @@ class Finisher:
         ended, self._held = self._held, []
         worker.holding = False
         worker.inflight.leave([run for run, _ in ended])
-        for run, result in ended:
+        for run, result in ended if len(written) < len(ended) else ():
             if result.id not in written:
                 log.warning("result refused: fenced, the job is another's now", extra=log_fields(run.job))
         if not worker.hungry and worker.inflight.worth_claiming():

@@ -165,7 +165,6 @@ def _finishing(now: Clock) -> Update:
             finished_at=case((ends(target), now), else_=null()),
             body=case((of_kind("kind_drops", "integer", Integer()) == 1, null()), else_=jobs.c.body),
         )
-        .returning(jobs.c.id)
     )
 
 
@@ -252,7 +251,7 @@ class PostgreSQL(Storage):
         of_kind = [kinds.setdefault(result[2:7], len(kinds) + 1) for result in ordered]
         owners, states, delays, failures, drops = (list(values) for values in zip(*kinds, strict=True))
         with self.connection() as connection:
-            rows = connection.execute(
+            total = connection.execute(
                 self._finishing,
                 {
                     "ids": keys([result.id for result in ordered]),
@@ -264,8 +263,9 @@ class PostgreSQL(Storage):
                     "kind_failures": failures,
                     "kind_drops": [int(drop) for drop in drops],
                 },
-            )
-            return set(rows.scalars().all())
+            ).rowcount
+        # If all hit, all are ours; else the caller reads which of the rows stand where we put them.
+        return {result.id for result in results} if total == len(results) else set()
 
     @contextlib.contextmanager
     def migration_lock(self, connection: Connection) -> Iterator[None]:
