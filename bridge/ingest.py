@@ -41,6 +41,9 @@ AHEAD_FROM = 100
 """Messages of a batch from which the next one is decoded while this one is inserted. Smaller ones grow by waiting."""
 
 
+FOUND_OR_MADE = {Outcome.NEW, Outcome.DUPLICATE}
+
+
 class Part:
     """A part of a batch on its way into the store, and how often the store refused it."""
 
@@ -187,6 +190,8 @@ class Ingest:
     def _keep_losers(self, part: Part, answers: Sequence[Inserted]) -> None:
         """Dead letters for what found another's row in its place."""
         lost: list[DeadLetter] = []
+        if {answer.outcome for answer in answers} <= FOUND_OR_MADE:
+            return
         for request, answer in zip(part.requests, answers, strict=True):
             if answer.outcome is Outcome.COLLISION:
                 reason, detail = "digest-collision", "another correlation ID has the same digest"

@@ -122,6 +122,7 @@ class Progress:
                     assignment.stored = assignment.outstanding.popleft().next_offset
                 if assignment.stored is not None and self._owned.get(assignment.partition) is assignment:
                     self._unsent[assignment.partition] = assignment.stored
+            self._room.notify_all()
 
     def unsent(self) -> dict[TopicPartition, int]:
         """What the group is to be told now; give it back to `sent`."""

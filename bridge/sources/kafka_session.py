@@ -37,6 +37,9 @@ ASSIGNORS = {
     "range": RangePartitionAssignor,
     "roundrobin": RoundRobinPartitionAssignor,
 }
+BATCHES_IN_FLIGHT = 4
+FULL_PATIENCE = 0.5
+"""Seconds without a poll while all that may be in flight is; then polls go on without records."""
 BUSY_POLL_MS = 20
 IDLE_POLL_MS = 1_000
 """A poll ends when records come, and by nothing else: so long may a pause or a close wait (acks are busy polls)."""
@@ -157,7 +160,7 @@ class KafkaSession:
             consumer.subscribe(pattern=pattern, listener=listener)
 
     def _step(self, consumer: KafkaConsumer) -> None:
-        self._regulate(consumer)
+        self._regulate(consumer, full=not self._has_room(FULL_PATIENCE))
         progress = self.progress
         busy = progress.in_flight or not progress.quiet()
         try:
@@ -179,8 +182,13 @@ class KafkaSession:
             except RetriableError:
                 self.beat_due = True
 
-    def _regulate(self, consumer: KafkaConsumer) -> None:
-        full = self.progress.in_flight >= 2 * self._section.batch.max
+    def _has_room(self, timeout: float) -> bool:
+        """Whether less is in flight than may be; waits so long for it, since no ack ends a poll."""
+        most = BATCHES_IN_FLIGHT * self._section.batch.max
+        with self._room:
+            return self._room.wait_for(lambda: self.paused or self.progress.in_flight < most, timeout)
+
+    def _regulate(self, consumer: KafkaConsumer, *, full: bool) -> None:
         assigned, held = consumer.assignment(), consumer.paused()
         wanted = set(assigned) if self.paused or full else set()
         if wanted != held:
