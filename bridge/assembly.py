@@ -1,7 +1,5 @@
 """From a configuration to what runs: handlers, rules, policies, decoders, sources, stores. No thread is started."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 

@@ -3,8 +3,6 @@
 Messages then wait in the broker, where they are safe and cost the store nothing.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Sequence
 from logging import getLogger

@@ -1,7 +1,5 @@
 """Messages that can't become jobs: kept whole in the store, listed, and replayed when their cause is mended."""
 
-from __future__ import annotations
-
 import json
 import secrets
 from collections.abc import Mapping

@@ -4,8 +4,6 @@ The body is validated here and not at run time: an invalid message must not use 
 The bytes that are stored are the bytes received; the parsed object goes along for a job that starts here at once.
 """
 
-from __future__ import annotations
-
 import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence

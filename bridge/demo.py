@@ -1,7 +1,5 @@
 """The handler of the shipped configuration and of `make run`."""
 
-from __future__ import annotations
-
 import os
 
 from pydantic import BaseModel

@@ -4,8 +4,6 @@
 mend it if not. `/readyz` tells whether it can work now, and names what is in the way.
 """
 
-from __future__ import annotations
-
 import socket
 import threading
 from collections.abc import Callable, Mapping

@@ -5,8 +5,6 @@ can't become a job becomes a dead letter and never blocks those behind it (I5); 
 it answers otherwise is cut in halves down to the one message that it refuses.
 """
 
-from __future__ import annotations
-
 import contextlib
 import threading
 import time

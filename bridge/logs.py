@@ -5,8 +5,6 @@ stack trace follows it on lines of its own); times are RFC 3339 in UTC.
 Does not promise to take a secret or a body out of a record: the code logs none.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import sys

@@ -3,8 +3,6 @@
 Pure data: no broker's client type reaches past this file.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 

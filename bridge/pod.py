@@ -5,8 +5,6 @@ Promises: a broker or a store that is down, at start too, is waited for; SIGTERM
 ingested, what runs may end, the rest is handed back; a second signal hands back at once.
 """
 
-from __future__ import annotations
-
 import gc
 import os
 import signal

@@ -4,8 +4,6 @@ Promises: nothing is created or changed. Does not promise to see a broker's poli
 of them sets is not known here.
 """
 
-from __future__ import annotations
-
 from kafka.errors import KafkaError
 
 from bridge.config.model import AmqpSourceSection, Broker, KafkaSourceSection

@@ -4,8 +4,6 @@ A child that ends is started again, after a backoff. Its death is certain, so th
 once, and its jobs need not wait for the heartbeat's timeout.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import time

@@ -6,8 +6,6 @@ publish, acks included.
 Does not promise all or nothing: on an error those before `confirmed` are published.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple

@@ -3,8 +3,6 @@
 No message chooses code: it can only match what the configuration wrote (I6).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple

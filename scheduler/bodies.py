@@ -3,8 +3,6 @@
 Promises: JSON by the letter: no NaN, no name twice, no recursion bomb; a body that does not fit is told where.
 """
 
-from __future__ import annotations
-
 import inspect
 import json
 import typing

@@ -1,7 +1,5 @@
 """What a program calls: make jobs, and act on them."""
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

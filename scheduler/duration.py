@@ -1,7 +1,5 @@
 """Durations as people write them: `500ms`, `30s`, `5m`, `12h`, `7d`."""
 
-from __future__ import annotations
-
 import re
 from datetime import timedelta
 

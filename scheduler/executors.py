@@ -5,8 +5,6 @@ run past its timeout is ended: a coroutine is cancelled, a thread is written off
 Does not promise to stop a thread: Python can't. When half of the workers are written off, `exhausted` is set.
 """
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 import threading

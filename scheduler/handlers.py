@@ -5,8 +5,6 @@ no duplicate names, no recursion bomb) and validated against the annotation of t
 Does not promise anything about how handlers run: that is `executors.py`.
 """
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import json

@@ -4,8 +4,6 @@ Promises: a run enters the map before its row can be ours (an INSERT or a claim 
 end is known to the database; so a row that stands as ours and is nowhere in the map was forgotten (I12).
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence

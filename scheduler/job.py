@@ -4,8 +4,6 @@ Promises: only the transitions of `TRANSITIONS` happen (I9); one (namespace, cor
 Does not promise anything about time or storage: this file is pure.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from enum import StrEnum

@@ -4,8 +4,6 @@ Promises: a loop's thread ends only when it is told to; an outage of the store i
 below one heartbeat interval, and said once when it begins and once when it ends.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Generator

@@ -9,8 +9,6 @@ all that we watched (I14).
 Does not promise that there is at most one master.
 """
 
-from __future__ import annotations
-
 import os
 import socket
 import threading

@@ -3,8 +3,6 @@
 A pod is a process with one Server. Its threads: heartbeat, claim, finish, maintenance, the workers.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import threading

@@ -1,7 +1,5 @@
 """What the end of a run means for its job: a pure rule."""
 
-from __future__ import annotations
-
 import traceback
 from functools import lru_cache
 from random import Random

@@ -18,8 +18,6 @@ Promises: results that can't be written are held and offered again, before anyth
 was fenced is dropped and logged; a job starts only under a trusted, current registration (I10).
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Sequence

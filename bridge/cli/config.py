@@ -1,7 +1,5 @@
 """`jobbridge config show|schema`."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

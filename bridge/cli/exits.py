@@ -4,8 +4,6 @@
 5 not found.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from typing import IO

@@ -1,7 +1,5 @@
 """The command `jobbridge`: a group of verbs, one file for each noun."""
 
-from __future__ import annotations
-
 import click
 
 from bridge.cli.check import check

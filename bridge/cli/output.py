@@ -4,8 +4,6 @@ Promises: values are whole in every form (no ellipsis), a pipe gets no header an
 from a message can draw on the terminal: control characters are escaped.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence

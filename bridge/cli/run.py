@@ -1,7 +1,5 @@
 """`jobbridge run`: a pod."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

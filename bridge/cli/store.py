@@ -1,7 +1,5 @@
 """`jobbridge migrate`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

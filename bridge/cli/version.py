@@ -1,7 +1,5 @@
 """`jobbridge version`."""
 
-from __future__ import annotations
-
 import click
 
 from bridge.cli.options import output_option

@@ -4,8 +4,6 @@ Every check stands alone and looks at what the file says, so that a mistake insi
 what is wrong around it.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches

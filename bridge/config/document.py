@@ -4,8 +4,6 @@ It is built from ruamel.yaml's node graph (YAML 1.2) and not by its constructors
 anything, every duplicate key is found and not the first alone, and what aliases expand to is bounded.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ Promises: what is wrong in one part hides nothing in another; any file gives a c
 `ConfigurationError`, never another exception. The environment of the process is read here and nowhere else.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A mistake in the configuration: where it is, its stable code, and what to do about it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple

@@ -4,8 +4,6 @@ Promises: nothing secret shows in its repr, in an error or in its JSON: password
 from their credentials when they are read. Where a field is None the file does not say.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import socket

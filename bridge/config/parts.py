@@ -1,7 +1,5 @@
 """Validates each part of a document on its own, and says what pydantic found in the words and places of the file."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import TypeVar, get_args

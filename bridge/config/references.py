@@ -4,8 +4,6 @@ They are replaced after parsing, in scalar values alone, so that no value can ch
 the userinfo of a URL a value is percent-encoded, so that a password may hold `@` and `/`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from pathlib import Path

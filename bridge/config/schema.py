@@ -1,7 +1,5 @@
 """The JSON Schema of the file, for editors: what the model says, and what the file may write besides."""
 
-from __future__ import annotations
-
 from bridge.config.model import Configuration
 
 _REFERENCE = {"type": "string", "pattern": "^\\$\\{"}

@@ -3,8 +3,6 @@
 Durations are seconds as float, sizes bytes as int, whatever unit the file used.
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
 from typing import Annotated

@@ -4,8 +4,6 @@ Promises: what `split` returns as the URL holds no credential, so that it can be
 repeats a part of the URL but its scheme.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches

@@ -9,8 +9,6 @@ Does not promise bounds on a single message: a body over `max_message_bytes` is 
 bounded by `prefetch`.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

@@ -4,8 +4,6 @@ Promises never to raise: a header of any AMQP type becomes bytes, and what pika 
 `Message.undecodable`, its table's bytes kept under the name `jobbridge-undecodable`.
 """
 
-from __future__ import annotations
-
 import json
 from datetime import datetime
 

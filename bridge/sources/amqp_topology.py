@@ -7,8 +7,6 @@ Promises: what exists, of any type, is used as it is; what is missing is made in
 binding, and only if the source may declare.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Generator
 from typing import NamedTuple, Protocol

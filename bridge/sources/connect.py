@@ -1,13 +1,10 @@
 """A broker's URL and keys as the settings of its client.
 
-Promises: keys win over the URL's credentials; TLS verifies unless `insecure` is written out; certificate files are
+Promises: TLS verifies unless `insecure` is written out; certificate files are
 read anew at each call, so that a reconnect takes a rotated one; `describe` shows no credentials.
 """
 
-from __future__ import annotations
-
 import ssl
-from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 import pika
@@ -25,28 +22,13 @@ class Explained(Exception):
     """An error of our own, whose text says all."""
 
 
-class Credentials(NamedTuple):
-    username: str | None
-    password: str | None
-
-
-def credentials(broker: Broker) -> Credentials:
-    userinfo, at, _ = urlsplit(broker.url).netloc.rpartition("@")
-    username, colon, password = userinfo.partition(":")
-    return Credentials(
-        broker.username if broker.username is not None else (unquote(username) if at else None),
-        _revealed(broker.password) if broker.password is not None else (unquote(password) if colon else None),
-    )
-
-
-def _revealed(secret: SecretStr) -> str:
-    return secret.get_secret_value()
+def _revealed(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
 
 
 def describe(broker: Broker) -> str:
-    """The URL without its credentials."""
-    parts = urlsplit(broker.url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    """The URL, which the configuration has parted from its credentials."""
+    return broker.url
 
 
 def one_line(error: BaseException, broker: Broker) -> str:
@@ -59,7 +41,7 @@ def one_line(error: BaseException, broker: Broker) -> str:
         error = inner
     name = "" if isinstance(error, Explained) else f"{type(error).__name__}: "
     shown = " ".join(f"{name}{error}".split())
-    secrets = [credentials(broker).password, _revealed(broker.sasl.password) if broker.sasl else None]
+    secrets = [_revealed(broker.password), _revealed(broker.sasl.password) if broker.sasl else None]
     for secret in filter(None, secrets):
         for form in (" ".join(secret.split()), repr(secret)[1:-1], quote(secret, safe="")):
             if len(form) > 2:
@@ -89,12 +71,12 @@ def amqp_parameters(broker: Broker, blocked_timeout: float | None = None) -> pik
     parts = urlsplit(broker.url)
     secure = parts.scheme == "amqps" or broker.tls is not None
     host = parts.hostname or "localhost"
-    username, password = credentials(broker)
+    password = _revealed(broker.password)
     return pika.ConnectionParameters(
         host=host,
         port=parts.port or (5671 if parts.scheme == "amqps" else 5672),
         virtual_host=virtual_host(parts.path),
-        credentials=pika.PlainCredentials(username or "guest", password if password is not None else "guest"),
+        credentials=pika.PlainCredentials(broker.username or "guest", "guest" if password is None else password),
         heartbeat=HEARTBEAT,
         socket_timeout=CONNECT_TIMEOUT,
         stack_timeout=STACK_TIMEOUT,
@@ -107,22 +89,18 @@ def amqp_parameters(broker: Broker, blocked_timeout: float | None = None) -> pik
 def kafka_settings(broker: Broker) -> dict[str, object]:
     """What consumer, producer and admin client have in common."""
     settings: dict[str, object] = {
-        "bootstrap_servers": urlsplit(broker.url).netloc.rpartition("@")[2].split(","),
+        "bootstrap_servers": urlsplit(broker.url).netloc.split(","),
         "bootstrap_timeout_ms": int(CONNECT_TIMEOUT * 1000),
         "client_id": "jobbridge",
     }
-    username, password, mechanism = *credentials(broker), "PLAIN"
-    if broker.sasl is not None:
-        username, password = broker.sasl.username, _revealed(broker.sasl.password)
-        mechanism = broker.sasl.mechanism
     transport = "SSL" if broker.tls is not None else "PLAINTEXT"
     if broker.tls is not None:
         settings |= {"ssl_context": tls_context(broker.tls), "ssl_check_hostname": not broker.tls.insecure}
-    if username is not None:
+    if broker.sasl is not None:
         settings |= {
-            "sasl_mechanism": mechanism,
-            "sasl_plain_username": username,
-            "sasl_plain_password": password or "",
+            "sasl_mechanism": broker.sasl.mechanism,
+            "sasl_plain_username": broker.sasl.username,
+            "sasl_plain_password": _revealed(broker.sasl.password),
         }
         transport = "SASL_SSL" if broker.tls is not None else "SASL_PLAINTEXT"
     return settings | {"security_protocol": transport}

@@ -6,8 +6,6 @@ in the database, so that a pod that starts anew loses nothing, and an offset tha
 Does not promise order across partitions. A missing topic is waited for, and not created unless asked for.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

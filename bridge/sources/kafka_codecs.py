@@ -5,8 +5,6 @@ Promises (`tests/fuzz/test_batches.py`): a batch that unpacks to more than `MOST
 than that was allocated.
 """
 
-from __future__ import annotations
-
 import gzip
 import io
 import struct

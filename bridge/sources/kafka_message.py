@@ -4,8 +4,6 @@ Promises never to raise: a record that could not be decoded has its coordinates,
 could be read.
 """
 
-from __future__ import annotations
-
 from kafka.consumer.fetcher import ConsumerRecord
 
 from bridge.message import Message, text

@@ -14,8 +14,6 @@ Promises (`tests/unit/test_client_patches.py`):
   change.
 """
 
-from __future__ import annotations
-
 import logging
 import socket
 from collections.abc import Callable, Mapping

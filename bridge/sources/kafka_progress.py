@@ -4,8 +4,6 @@ Promises: an offset is given to the group only when all records below it are ack
 is over (I1). Every method takes the lock itself.
 """
 
-from __future__ import annotations
-
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence

@@ -5,8 +5,6 @@ Promises: `poll` is called in time whatever the ingest thread does; what is acke
 asks it whenever nothing arrived for a while.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Mapping
 

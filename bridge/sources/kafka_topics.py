@@ -4,8 +4,6 @@ A consumer's or producer's own metadata request asks the broker to create what i
 come to be. So they are built only after this has found their topics.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 

@@ -9,8 +9,6 @@ most of what a message costs this process; all other frames, and all parts of la
 Does not promise to save what is readable of such a table: its bytes are kept as they came.
 """
 
-from __future__ import annotations
-
 import logging
 import struct
 

@@ -6,8 +6,6 @@ database's COMMIT is known, and never acknowledges a message outside its batch t
 Does not promise order across partitions, or that a message comes once.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """The master's duties on one thread, each when it is due. Each is harmless when two masters do it at once (I13)."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """The duty that makes scheduled jobs run when they are due, never before."""
 
-from __future__ import annotations
-
 from scheduler.storage.storage import Storage
 from scheduler.storage.upkeep import BATCH
 

@@ -1,7 +1,5 @@
 """The duty that forgets finished jobs whose time is over, a small batch at a time."""
 
-from __future__ import annotations
-
 from scheduler.storage.storage import Storage
 from scheduler.storage.upkeep import BATCH
 

@@ -6,8 +6,6 @@ first and not registered then is dead; and a claim that lands after its server w
 round, since the owners are read from the jobs.
 """
 
-from __future__ import annotations
-
 from logging import getLogger
 
 from scheduler.membership import Membership

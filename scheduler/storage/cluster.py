@@ -1,7 +1,5 @@
 """The servers table: who is there, who beat when."""
 
-from __future__ import annotations
-
 from sqlalchemy import bindparam, delete, select, update
 
 from scheduler.storage.database import Database, retried

@@ -1,7 +1,5 @@
 """Column types that mean the same in every database. The migrations use them too: never change one, add another."""
 
-from __future__ import annotations
-
 from sqlalchemy import BigInteger, Integer, LargeBinary, String, Text
 from sqlalchemy.dialects import mysql
 

@@ -4,8 +4,6 @@ Every connection commits by itself: one statement is one transaction, unless a v
 No transaction stays open across a reply that somebody else must give.
 """
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence

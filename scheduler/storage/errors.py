@@ -1,7 +1,5 @@
 """What a database's error means to us: wait, try again at once, or it is the statement's own fault."""
 
-from __future__ import annotations
-
 import sqlite3
 from enum import Enum, auto
 

@@ -5,8 +5,6 @@ still stand, and each write adds one to the version, so one result is recorded (
 changed nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import NamedTuple

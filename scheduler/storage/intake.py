@@ -5,8 +5,6 @@ row carries, whichever of its attempts wrote it (a lost reply is asked again); "
 committed row (I4); dead letters are committed together with the jobs of their batch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Connection, Insert, select

@@ -1,7 +1,5 @@
 """The embedded broker: a table. Claimed messages are invisible for a while; an ack deletes them by their token."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from sqlalchemy import BigInteger, bindparam, delete, func, insert, select, update

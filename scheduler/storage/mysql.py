@@ -4,8 +4,6 @@ Never INSERT IGNORE: it also forgives truncation, and cut a 20-byte id to 16. My
 what the INSERT left. READ COMMITTED, since REPEATABLE READ locks gaps that others insert into.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """From a URL to a store."""
 
-from __future__ import annotations
-
 from sqlalchemy import URL, create_engine, make_url
 from sqlalchemy.exc import ArgumentError
 

@@ -4,8 +4,6 @@ Lists are bounded; one of a single state follows an index. An act is guarded by 
 the job's history.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterable, Mapping, Set
 from uuid import UUID

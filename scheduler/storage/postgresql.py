@@ -4,8 +4,6 @@
 that a subselect made: the usual CTE with a join becomes a sequential scan once its generic plan is chosen.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Sequence
 from operator import itemgetter

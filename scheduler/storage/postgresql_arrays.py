@@ -6,8 +6,6 @@ NULL is among the elements, the elements' type, the size and the lower bound of 
 its length.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from itertools import chain, repeat
 from struct import Struct, pack

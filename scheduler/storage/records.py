@@ -1,7 +1,5 @@
 """What the verbs take and answer."""
 
-from __future__ import annotations
-
 from enum import Enum, auto
 from typing import NamedTuple
 

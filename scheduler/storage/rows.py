@@ -1,7 +1,5 @@
 """What SQLite, MariaDB and MySQL share: jobs are inserted as rows of parameters, and finished one group at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from sqlalchemy import BigInteger, Insert, Integer, bindparam, case, null

@@ -1,7 +1,5 @@
 """The schema's version: migrate to it, or check it."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 

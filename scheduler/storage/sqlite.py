@@ -4,8 +4,6 @@ Durable: WAL with `synchronous` at its default, FULL. Several pods on one machin
 under 2 seconds is too fast there, since a writer may wait for others that long.
 """
 
-from __future__ import annotations
-
 import contextlib
 import sqlite3
 from collections.abc import Iterator, Sequence

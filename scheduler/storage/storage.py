@@ -11,8 +11,6 @@ The contract, which one conformance suite checks on every database:
 - Times are the database's own clock.
 """
 
-from __future__ import annotations
-
 from scheduler.storage.cluster import Cluster
 from scheduler.storage.database import Options
 from scheduler.storage.execution import Execution

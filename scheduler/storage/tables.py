@@ -11,8 +11,6 @@ unique index on `id`: InnoDB stores rows in the primary key's order, and a rando
 code reads `seq`, and it stands only in the migrations.
 """
 
-from __future__ import annotations
-
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,

@@ -1,7 +1,5 @@
 """Promote, rescue, purge: the writes that no worker's run causes. Each is harmless when done twice at once (I13)."""
 
-from __future__ import annotations
-
 from sqlalchemy import bindparam, case, delete, insert, null, select, update
 
 from scheduler.job import FINISHED, JobState

@@ -137,7 +137,7 @@ def test_no_repr_of_a_configuration_and_no_client_error_shows_any(secretive: Sho
     said = [repr(configuration), str(configuration), json.dumps(configuration.shown()), configuration.model_dump_json()]
     for broker in configuration.brokers.values():
         secrets = [
-            connect.credentials(broker).password,
+            broker.password.get_secret_value() if broker.password else None,
             broker.sasl.password.get_secret_value() if broker.sasl else None,
         ]
         said += [repr(broker), connect.describe(broker)]
