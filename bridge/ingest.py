@@ -33,12 +33,8 @@ LAST_REFUSALS = 3
 """The same for a single message, before it becomes a dead letter."""
 LOST_REFUSALS = 8
 """Where the failures read as lost connections: a message that is too large looks so, and a bad network too."""
-
-
 AHEAD_FROM = 100
 """Messages of a batch from which the next one is decoded while this one is inserted. Smaller ones grow by waiting."""
-
-
 FOUND_OR_MADE = {Outcome.NEW, Outcome.DUPLICATE}
 
 
@@ -107,8 +103,10 @@ class Ingest:
         :raises StoreUnavailable: the store is away; nothing was acked.
         """
         if self._batch is None:
-            received = self._receive(RECEIVE_SECONDS) if self._ahead is None else self._ahead.result()
-            self._ahead = None
+            try:
+                received = self._receive(RECEIVE_SECONDS) if self._ahead is None else self._ahead.result()
+            finally:
+                self._ahead = None
             if received is None:
                 return 0.0
             self._batch, self._parts = received.batch, received.parts

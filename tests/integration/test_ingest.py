@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from random import Random
 
 import pytest
@@ -11,7 +12,7 @@ from bridge.backpressure import Backpressure
 from bridge.config.model import Route
 from bridge.dead_letters import Replay, replay
 from bridge.decode import Decoder
-from bridge.ingest import Ingest
+from bridge.ingest import AHEAD_FROM, Ingest
 from bridge.message import Message
 from bridge.routing import rule
 from bridge.sources.source import Batch, Source, SourceStatus
@@ -22,6 +23,7 @@ from scheduler.offers import Offers
 from scheduler.retry import Policies, PolicyOverride
 from scheduler.storage import Storage, StoreUnavailable, open_storage
 from scheduler.worker import Claimer, Finisher, Worker
+from tests.servers.processes import wait_until
 
 RAN: list[bytes] = []
 
@@ -40,16 +42,16 @@ class Given(Source):
         self.batches = [list(batch) for batch in batches]
         self.acked: list[int] = []
         self.paused: str | None = None
-        self._next = 0
+        self.handed_out = 0
 
     def run(self) -> None:
         return
 
     def receive(self, timeout: float) -> Batch | None:
-        if self._next == len(self.batches):
+        if self.handed_out == len(self.batches):
             return None
-        self._next += 1
-        return Batch(self.batches[self._next - 1], self._next - 1)
+        self.handed_out += 1
+        return Batch(self.batches[self.handed_out - 1], self.handed_out - 1)
 
     def ack(self, batch: Batch) -> None:
         assert isinstance(batch.receipt, int)
@@ -249,6 +251,26 @@ def test_headers_that_the_store_refuses_are_left_out_of_the_dead_letter(mariadb_
     again = replay({"given": pod.decoder}, storage, letter["id"].bytes)  # type: ignore[attr-defined]
     assert (again.outcome, again.detail) == (Replay.STILL_REJECTED, "undecodable: its headers were too large to keep")
     storage.close()
+
+
+def test_the_next_batch_is_decoded_while_one_is_inserted(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is acked after the one before, and only once its own jobs stand; one that is let go of is not acked."""
+    source = Given(*([message(f"{batch}-{k}") for k in range(AHEAD_FROM)] for batch in range(4)))
+    pod = Pod(storage, source)
+    with ThreadPoolExecutor(1) as pod.ingest.helper:
+        monkeypatch.setattr(storage, "insert_if_absent", failing(storage.insert_if_absent, 1, after=False))
+        with pytest.raises(StoreUnavailable):
+            pod.ingest.step()
+        assert wait_until(lambda: source.handed_out == 2, 20)
+        assert source.acked == []
+        for number in range(3):
+            while source.acked != list(range(number + 1)):
+                pod.ingest.step()
+            assert sum(counts(storage).values()) == (number + 1) * AHEAD_FROM
+        assert pod.ingest.busy
+        pod.ingest.abandon()
+        assert not pod.ingest.busy
+    assert source.acked == [0, 1, 2]
 
 
 @pytest.mark.parametrize(("times", "writes"), [(20, False), (5, True)], ids=["read-only", "bad network"])
