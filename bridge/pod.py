@@ -100,7 +100,7 @@ class Pod:
             self._start()
             while not self._stopping.is_set():
                 self._stopping.wait(0.5)
-                self.server.look_after()
+                self.server.worker.distrust()
                 if self.server.worker.executors.exhausted.is_set():
                     log.error("half of the workers hang past their timeout: this pod drains and ends")
                     self._stopping.set()

@@ -95,11 +95,6 @@ class Server:
         """The loops' threads, for health."""
         return self._heartbeat, self._claim, self._finish, self._maintenance
 
-    def look_after(self) -> None:
-        """Called every half second by whoever owns this server, on no thread that waits for the database."""
-        if self.membership.registration() is None:
-            self.worker.distrust()
-
     def stop(self, grace: float, hurry: threading.Event) -> int:
         """Stop claiming, let what runs end within `grace` seconds, hand the rest back, unregister (I15).
 

@@ -159,7 +159,8 @@ class Worker:
                     self.inflight.leave([run])
 
     def distrust(self) -> None:
-        """Tell what runs under a registration that may not be trusted now to stop: others may hold us for dead."""
+        """Tell what runs under a registration that may not be trusted now to stop: others may hold us for dead. Called
+        every half second by whoever owns the server, on no thread that waits for the database."""
         for run in self.inflight.in_phase(Phase.RUNNING):
             if not run.cancelled and not self.membership.trusts(run.registration):
                 run.cancel()

@@ -1,4 +1,4 @@
-"""All of kafka-python's inside that we touch, in one place; importing this module applies it.
+"""All of kafka-python's inside that we touch, but for its codecs (`kafka_codecs.py`); importing this applies both.
 
 Promises (`tests/unit/test_client_patches.py`):
 - A record that kafka-python cannot decode arrives in its place, with `MARKER` for its only header.

@@ -158,7 +158,7 @@ class KafkaSession:
             consumer.subscribe(pattern=pattern, listener=listener)
 
     def _step(self, consumer: KafkaConsumer) -> None:
-        self._regulate(consumer, full=not self._has_room(FULL_PATIENCE))
+        self._regulate(consumer, full=not self._has_room())
         progress = self.progress
         busy = progress.in_flight or not progress.quiet()
         try:
@@ -180,11 +180,11 @@ class KafkaSession:
             except RetriableError:
                 self.beat_due = True
 
-    def _has_room(self, timeout: float) -> bool:
-        """Whether less is in flight than may be; waits so long for it, since no ack ends a poll."""
+    def _has_room(self) -> bool:
+        """Whether less is in flight than may be; waits for it, since no ack ends a poll."""
         most = BATCHES_IN_FLIGHT * self._section.batch.max
         with self._room:
-            return self._room.wait_for(lambda: self.paused or self.progress.in_flight < most, timeout)
+            return self._room.wait_for(lambda: self.paused or self.progress.in_flight < most, FULL_PATIENCE)
 
     def _regulate(self, consumer: KafkaConsumer, *, full: bool) -> None:
         assigned, held = consumer.assignment(), consumer.paused()

@@ -16,7 +16,7 @@ import pika
 from bridge.sources import amqp_session
 from bridge.sources.amqp import AmqpSource
 from bridge.sources.amqp_session import AmqpSession
-from bridge.sources.source import Batch
+from tests.simulation.source import NeverWaits
 from tests.simulation.traffic import Published
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ class AmqpBroker:
         return sum(len(queue.ready) for queue in self.queues.values()) + unacked
 
 
-class SimAmqpSource(AmqpSource):
+class SimAmqpSource(NeverWaits, AmqpSource):
     """The product's source; its I/O thread is `io_step`."""
 
     def __init__(self, *args: Any, pod: SimPod, broker: AmqpBroker, **keywords: Any) -> None:
@@ -234,12 +234,6 @@ class SimAmqpSource(AmqpSource):
         self._pod = pod
         self._amqp = broker
         self._link: Link | None = None
-        self.starved = False
-
-    def receive(self, timeout: float) -> Batch | None:
-        batch = super().receive(0.0)
-        self.starved = batch is None
-        return batch
 
     def arrived(self) -> bool:
         return bool(self._inbox())

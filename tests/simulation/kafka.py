@@ -17,7 +17,7 @@ from kafka.structs import MemberState, OffsetAndMetadata, TopicPartition
 from bridge.sources.connect import Explained
 from bridge.sources.kafka import KafkaSource
 from bridge.sources.kafka_session import IDLE_POLL_MS
-from bridge.sources.source import Batch
+from tests.simulation.source import NeverWaits
 from tests.simulation.traffic import Published
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ def _record(partition: TopicPartition, offset: int, published: Published) -> Rec
     return Record(partition.topic, partition.partition, offset, headers, published.body)
 
 
-class SimKafkaSource(KafkaSource):
+class SimKafkaSource(NeverWaits, KafkaSource):
     """The product's source; its I/O thread is `io_step`."""
 
     def __init__(self, *args: Any, pod: SimPod, cluster: KafkaCluster, **keywords: Any) -> None:
@@ -272,12 +272,6 @@ class SimKafkaSource(KafkaSource):
         self._pod = pod
         self._cluster = cluster
         self._consumer: Consumer | None = None
-        self.starved = False
-
-    def receive(self, timeout: float) -> Batch | None:
-        batch = super().receive(0.0)
-        self.starved = batch is None
-        return batch
 
     def arrived(self) -> bool:
         return self._session is not None and self._session.progress.waiting() > 0

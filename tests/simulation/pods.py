@@ -10,12 +10,12 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bridge.config.model import AmqpSourceSection, Configuration, KafkaSourceSection, LocalSourceSection
 from bridge.pod import Pod
 from bridge.sources.local import LocalSource
-from bridge.sources.source import Batch, Source
+from bridge.sources.source import Source
 from scheduler.executors import call
 from scheduler.inflight import Registration, Run
 from scheduler.loops import LoopThread
@@ -24,6 +24,7 @@ from tests.simulation.amqp import SimAmqpSource
 from tests.simulation.driver import Connection, lost, words
 from tests.simulation.handlers import DESK
 from tests.simulation.kafka import SimKafkaSource
+from tests.simulation.source import NeverWaits
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -69,15 +70,8 @@ class Actor:
         self.busy = False
 
 
-class SimLocalSource(LocalSource):
-    """The product's source, which never waits."""
-
-    starved = False
-
-    def receive(self, timeout: float) -> Batch | None:
-        batch = super().receive(0.0)
-        self.starved = batch is None
-        return batch
+class SimLocalSource(NeverWaits, LocalSource):
+    """The product's source."""
 
 
 SimSource = SimAmqpSource | SimKafkaSource | SimLocalSource
@@ -132,34 +126,18 @@ class SimPod:
         return self.world.driver.open(self.world.path, self, self.random, self.world.sleep, pool_size)
 
     def _open_sources(self, configuration: Configuration, storage: Storage) -> list[Source]:
-        world = self.world
+        world, brokers = self.world, configuration.brokers
+        clock: dict[str, Any] = {"random": self.random, "monotonic": world.monotonic}
+        place: dict[str, Any] = clock | {"pod_name": self.name, "pod": self}
         for name, section in configuration.sources.items():
             made: SimSource
             if isinstance(section, AmqpSourceSection):
-                made = SimAmqpSource(
-                    name,
-                    configuration.brokers[section.broker],
-                    section,
-                    pod_name=self.name,
-                    random=self.random,
-                    monotonic=world.monotonic,
-                    pod=self,
-                    broker=world.amqp,
-                )
+                made = SimAmqpSource(name, brokers[section.broker], section, broker=world.amqp, **place)
             elif isinstance(section, KafkaSourceSection):
-                made = SimKafkaSource(
-                    name,
-                    configuration.brokers[section.broker],
-                    section,
-                    pod_name=self.name,
-                    random=self.random,
-                    monotonic=world.monotonic,
-                    pod=self,
-                    cluster=world.kafka,
-                )
+                made = SimKafkaSource(name, brokers[section.broker], section, cluster=world.kafka, **place)
             else:
                 assert isinstance(section, LocalSourceSection)
-                made = SimLocalSource(name, section, storage, random=self.random, monotonic=world.monotonic)
+                made = SimLocalSource(name, section, storage, **clock)
             self.sources.append(made)
         return list(self.sources)
 
@@ -184,7 +162,7 @@ class SimPod:
         """The main thread's, while the pod runs."""
         if self.draining:
             return NEVER
-        self.pod.server.look_after()
+        self.pod.server.worker.distrust()
         return 0.5
 
     def _act(self, name: str, step: Callable[[], float], wakes: Callable[[], bool] | None, delay: float = 0.0) -> Actor:
