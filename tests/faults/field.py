@@ -7,12 +7,10 @@ Everything works in one directory below a run's directory, so that nothing outli
 import contextlib
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pika
 import pika.exceptions
-from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -20,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from bridge.config.load import load
 from scheduler.storage.opening import open_storage
 from scheduler.storage.tables import jobs, messages, servers
+from tests.acceptance.cluster import lag
 from tests.faults.history import NEMESIS, OBSERVER, PUBLISH, Journal, Rows
 from tests.faults.observer import Observer, all_rows, engine_of
 from tests.faults.pods import Slot, Stalls, Supervisor, behind
@@ -244,7 +243,7 @@ class Field:
                     found[f"unacknowledged in {name}"] = depth.unacked
                     found |= _exactly(self.broker.url, name)
             elif isinstance(self.broker, Kafka):
-                found["records of lag"] = lag(self.broker.bootstrap, QUEUE, QUEUE)
+                found["records of lag"] = lag(self.broker, QUEUE, QUEUE)
             else:
                 with self.engine.connect() as connection:
                     found["local messages"] = connection.execute(
@@ -293,17 +292,6 @@ def _exactly(url: str, queue: str) -> dict[str, int]:
     return {f"ready in {queue}": told.message_count, f"consumers missing on {queue}": int(told.consumer_count == 0)}
 
 
-def lag(bootstrap: str, group: str, topic: str) -> int:
-    """Records that the group has not committed."""
-    consumer = KafkaConsumer(bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False)
-    try:
-        partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
-        ends = consumer.end_offsets(partitions)
-        return sum(end - (consumer.committed(partition) or 0) for partition, end in ends.items())
-    finally:
-        consumer.close()
-
-
 def _revive(server: Server | None) -> None:
     if server is None:
         return
@@ -312,10 +300,3 @@ def _revive(server: Server | None) -> None:
         return
     server.kill()
     server.start()
-
-
-def wait_seconds(seconds: float, stopping: Callable[[], bool]) -> None:
-    """Wait, or until told to stop."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and not stopping():
-        time.sleep(0.05)

@@ -26,7 +26,7 @@ from kafka.errors import KafkaError
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from tests.faults.field import GRACE, HEARTBEAT, QUEUE, Field, wait_seconds
+from tests.faults.field import GRACE, HEARTBEAT, QUEUE, Field
 from tests.faults.pods import Slot
 from tests.faults.proxy import Proxy
 from tests.servers.kafka import Kafka
@@ -65,7 +65,7 @@ class Act:
 
     def wait(self, shortest: float, longest: float) -> None:
         """Let some seconds pass, fewer at the end of the run."""
-        wait_seconds(self.dice.uniform(shortest, longest), self.stopping.is_set)
+        self.stopping.wait(self.dice.uniform(shortest, longest))
 
 
 Doing = Callable[[Act], None]
@@ -258,6 +258,13 @@ def _on_store_link(act: Act) -> Proxy:
     return slot.to_store
 
 
+def _reset(act: Act, proxy: Proxy, times: int, longest: float) -> None:
+    act.landed = False
+    for _ in range(times):
+        act.landed = proxy.reset() > 0 or act.landed
+        act.wait(0.05, longest)
+
+
 @fault("store-link-cut", "F12", "pod", stores=SERVED)
 def store_cut(act: Act) -> None:
     """One pod reaches the store no more, and knows."""
@@ -296,11 +303,7 @@ def store_narrow(act: Act) -> None:
 @fault("store-link-reset", "F12", "pod", stores=SERVED)
 def store_reset(act: Act) -> None:
     """All connections of one pod reset, several times."""
-    proxy = _on_store_link(act)
-    act.landed = False
-    for _ in range(act.dice.randrange(1, 8)):
-        act.landed = proxy.reset() > 0 or act.landed
-        act.wait(0.05, 0.6)
+    _reset(act, _on_store_link(act), act.dice.randrange(1, 8), 0.6)
 
 
 @fault("store-link-closes-slowly", "F12", "pod", stores=SERVED)
@@ -378,11 +381,7 @@ def broker_narrow(act: Act) -> None:
 @fault("broker-link-reset", "F3 F12", "pod", brokers=BROKERED)
 def broker_reset(act: Act) -> None:
     """All connections of one pod reset, with acks under way."""
-    proxy = _on_broker_link(act)
-    act.landed = False
-    for _ in range(act.dice.randrange(1, 6)):
-        act.landed = proxy.reset() > 0 or act.landed
-        act.wait(0.05, 1.5)
+    _reset(act, _on_broker_link(act), act.dice.randrange(1, 6), 1.5)
 
 
 @fault("rebalance-storm", "F14", "pod", brokers=("kafka",))
@@ -694,8 +693,7 @@ class Nemesis(threading.Thread):
 
     def run(self) -> None:
         for kind in self._order():
-            wait_seconds(self._dice.uniform(*self._gap), self.stopping.is_set)
-            if self.stopping.is_set():
+            if self.stopping.wait(self._dice.uniform(*self._gap)):
                 return
             self._do(kind)
 

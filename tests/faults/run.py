@@ -13,11 +13,13 @@ from pathlib import Path
 
 from tests.faults import history
 from tests.faults.checker import Verdict, check, summary
-from tests.faults.field import HEARTBEAT, Field, wait_seconds
+from tests.faults.field import HEARTBEAT, Field
 from tests.faults.nemesis import Nemesis
 from tests.faults.pods import REPOSITORY
 
 Result = dict[str, object]
+VERDICTS = {0: "passed", 1: "violated", 3: "invalid"}
+"""By exit code."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def run(plan: Plan, run_directory: Path, kept: Path, meanwhile: Meanwhile = lamb
         until = time.monotonic() + plan.minutes * 60
         while (left := until - time.monotonic()) > 0:
             meanwhile(field)
-            wait_seconds(min(1.0, left), lambda: False)
+            time.sleep(min(1.0, left))
         ended = [thread.name for thread in (field.publisher, field.observer, *nemeses) if not thread.is_alive()]
         for nemesis in nemeses:
             nemesis.stopping.set()
@@ -107,7 +109,7 @@ def run(plan: Plan, run_directory: Path, kept: Path, meanwhile: Meanwhile = lamb
 def _result(plan: Plan, verdict: Verdict, at: str, started: float, errors: list[str]) -> Result:
     return {
         "kind": "faults",
-        "verdict": {0: "passed", 1: "violated", 3: "invalid"}[verdict.exit_code],
+        "verdict": VERDICTS[verdict.exit_code],
         "commit": at,
         "seed": plan.seed,
         "broker": plan.broker,

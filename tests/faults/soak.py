@@ -5,17 +5,16 @@ sampled through the whole of its life, and those of each other pod through its o
 Exit code 0 passed, 1 a promise was broken or something grew, 3 it proves nothing.
 """
 
-import argparse
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.faults.__main__ import EXITS, KEPT
-from tests.faults.field import SOURCES, Field
+from tests.faults.__main__ import parser, told
+from tests.faults.field import Field
 from tests.faults.pods import rss_and_more
-from tests.faults.run import Plan, Result, report, run, write
+from tests.faults.run import Plan, Result, report, run
 from tests.faults.slopes import Sample, Slope, slopes
 from tests.servers.watchdog import RunDirectory
 
@@ -76,15 +75,9 @@ def soak(plan: Plan, directory: Path, kept: Path, interval: float) -> Result:
 
 def main() -> int:
     """Run once."""
-    options = argparse.ArgumentParser(prog="python -m tests.faults.soak", description=__doc__)
+    options = parser("tests.faults.soak", __doc__)
     options.add_argument("--hours", type=float, default=24.0)
-    options.add_argument("--seed", type=int, default=1)
-    options.add_argument("--broker", choices=sorted(SOURCES), default="rabbitmq")
-    options.add_argument("--store", choices=["postgres", "mariadb", "sqlite"], default="postgres")
-    options.add_argument("--rate", type=float, default=100.0, help="messages a second")
     options.add_argument("--every", type=float, default=EVERY, help="seconds between faults")
-    options.add_argument("--output", type=Path, default=KEPT, help="a .json file, or a directory for it")
-    options.add_argument("--kept", type=Path, default=KEPT, help="where histories and logs go if it did not pass")
     given = options.parse_args()
     shortest = max(1.0, given.every - 10.0)
     plan = Plan(
@@ -106,8 +99,7 @@ def main() -> int:
     print(report(result))
     for one in result["slopes"] + result["grew"]:  # type: ignore[operator]
         print(f"{one['name']}: median {one['median']}, {one['per_hour']:+} an hour", "" if one["flat"] else "GREW")
-    print(f"the result is in {write(result, given.output)}")
-    return EXITS[str(result["verdict"])]
+    return told(result, given.output)
 
 
 if __name__ == "__main__":
