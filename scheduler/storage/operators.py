@@ -43,7 +43,14 @@ class Operators(Database):
 
     def backlog(self, bound: int) -> int:
         """How many jobs wait for a worker, counted no further than `bound`."""
-        waiting = select(jobs.c.id).where(jobs.c.state == in_state(JobState.ENQUEUED)).limit(bound).subquery()
+        # In the index's order, or PostgreSQL may read the table from its oldest rows on.
+        waiting = (
+            select(jobs.c.due_at)
+            .where(jobs.c.state == in_state(JobState.ENQUEUED))
+            .order_by(jobs.c.lane, jobs.c.due_at)
+            .limit(bound)
+            .subquery()
+        )
         with self.connection() as connection:
             return connection.execute(select(func.count()).select_from(waiting)).scalar_one()
 
