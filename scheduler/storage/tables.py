@@ -31,7 +31,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from scheduler.job import JobState
 from scheduler.storage import columns
 
-SCHEMA_VERSION = "0001"
+SCHEMA_VERSION = "0002"
 """The newest revision of `migrations/versions`."""
 
 VERSION_TABLE = "jobbridge_schema_version"
@@ -98,6 +98,9 @@ jobs = Table(
     Column("source", columns.name(255), nullable=False),
     Column("headers", columns.long_text(), nullable=False),
     Column("body", columns.blob()),
+    Column("expires_at", BigInteger),
+    Column("lock_key", columns.key()),
+    Column("limit_key", columns.key()),
     CheckConstraint("length(id) = 16", name="jobbridge_jobs_id_length"),
 )
 
@@ -160,4 +163,44 @@ servers = Table(
     Column("last_heartbeat", BigInteger, nullable=False),
     Column("status", columns.long_text(), nullable=False),
     sqlite_autoincrement=True,
+)
+
+locks = Table(
+    "jobbridge_locks",
+    metadata,
+    Column("key", columns.key(), primary_key=True),
+    Column("job_id", columns.key()),
+)
+
+limits = Table(
+    "jobbridge_limits",
+    metadata,
+    Column("key", columns.key(), primary_key=True),
+    Column("grants", columns.long_text(), nullable=False),
+)
+
+recurring = Table(
+    "jobbridge_recurring",
+    metadata,
+    Column("name", columns.name(255), primary_key=True),
+    Column("spec", columns.long_text(), nullable=False),
+    Column("digest", columns.key(), nullable=False),
+    Column("declared_at", BigInteger, nullable=False),
+    Column("next_at", BigInteger),
+    Column("last_at", BigInteger),
+    Column("last_job", columns.key()),
+    Column("job_before", columns.key()),
+    Column("paused_at", BigInteger),
+    Column("skipped", Integer, nullable=False),
+    Column("note", columns.long_text(), nullable=False),
+    Index("jobbridge_recurring_next", "next_at"),
+)
+
+pauses = Table(
+    "jobbridge_pauses",
+    metadata,
+    Column("kind", columns.name(10), primary_key=True),
+    Column("name", columns.name(255), primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("by", columns.name(255), nullable=False),
 )

@@ -51,7 +51,12 @@ def test_the_indexes_are_those_that_the_statements_need(storage: Storage) -> Non
     key = inspector.get_pk_constraint("jobbridge_jobs")["constrained_columns"]
     if storage.engine.dialect.name == "mysql":
         assert (key, unique) == (["seq"], [["id"]])
-        assert indexes == {"jobbridge_jobs_claim": ["state", "lane", "due_at"]}
+        assert indexes == {
+            "jobbridge_jobs_claim": ["state", "lane", "due_at"],
+            "jobbridge_jobs_expiring": ["expires_at"],
+            "jobbridge_jobs_locked": ["lock_key", "state", "lane", "due_at"],
+            "jobbridge_jobs_limited": ["limit_key", "state", "lane", "due_at"],
+        }
     else:
         assert key == ["id"]
         assert indexes == {
@@ -59,6 +64,10 @@ def test_the_indexes_are_those_that_the_statements_need(storage: Storage) -> Non
             "jobbridge_jobs_scheduled": ["due_at"],
             "jobbridge_jobs_processing": ["owner"],
             "jobbridge_jobs_finished": ["due_at"],
+            "jobbridge_jobs_expiring": ["expires_at"],
+            "jobbridge_jobs_locked": ["lock_key", "due_at"],
+            "jobbridge_jobs_limited": ["limit_key", "lane", "due_at"],
+            "jobbridge_jobs_limited_runs": ["limit_key"],
         }
 
 
@@ -82,7 +91,7 @@ def test_postgresql_vacuums_the_jobs_early(postgresql_url: str) -> None:
 def test_an_empty_database_says_what_to_do(fresh: Storage) -> None:
     """No table: every verb and the check name the command; a version of the past is told, one of the future is not."""
     assert fresh.schema_version() is None
-    with pytest.raises(SchemaOutdated, match=r"has no tables of jobbridge, version 0001 .* run `jobbridge migrate`"):
+    with pytest.raises(SchemaOutdated, match=rf"has no tables of jobbridge, version {SCHEMA_VERSION} .* run `jobbridge migrate`"):
         fresh.check_schema()
     with pytest.raises(SchemaOutdated, match="run `jobbridge migrate`"):
         fresh.claim(A, ["h"], 1)

@@ -1,34 +1,16 @@
 """The first schema."""
 
-from __future__ import annotations
-
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy import BigInteger, Column, Integer, SmallInteger
 
 from scheduler.storage import columns
+from scheduler.storage.migrations.steps import create, digest_key, index, innodb
 
 revision = "0001"
 down_revision = None
 
 _FINISHED = "state IN ('SUCCEEDED', 'FAILED', 'DELETED')"
-
-
-def _innodb() -> bool:
-    return op.get_bind().dialect.name in ("mysql", "mariadb")
-
-
-def _digest_key() -> list[Column[object]]:
-    if not _innodb():
-        return [Column("id", columns.key(), primary_key=True)]
-    return [
-        Column("seq", BigInteger, primary_key=True, autoincrement=True),
-        Column("id", columns.key(), nullable=False, unique=True),
-    ]
-
-
-def _create(name: str, *parts: Column[object] | sa.Constraint, **options: bool) -> None:
-    op.create_table(name, *parts, mysql_charset="utf8mb4", mysql_engine="InnoDB", **options)
 
 
 def upgrade() -> None:
@@ -40,9 +22,9 @@ def upgrade() -> None:
 
 
 def _jobs() -> None:
-    _create(
+    create(
         "jobbridge_jobs",
-        *_digest_key(),
+        *digest_key(),
         Column("version", Integer, nullable=False),
         Column("state", columns.name(10), nullable=False),
         Column("lane", SmallInteger, nullable=False),
@@ -67,7 +49,7 @@ def _jobs() -> None:
         Column("body", columns.blob()),
         sa.CheckConstraint("length(id) = 16", name="jobbridge_jobs_id_length"),
     )
-    _create(
+    create(
         "jobbridge_job_events",
         Column("seq", columns.counted(), primary_key=True, autoincrement=True),
         Column("job_id", columns.key(), nullable=False),
@@ -83,22 +65,13 @@ def _jobs() -> None:
 
 
 def _index_jobs() -> None:
-    if _innodb():
+    if innodb():
         op.create_index("jobbridge_jobs_claim", "jobbridge_jobs", ["state", "lane", "due_at"])
     else:
-        for name, indexed, where in (
-            ("jobbridge_jobs_enqueued", ["lane", "due_at"], "state = 'ENQUEUED'"),
-            ("jobbridge_jobs_scheduled", ["due_at"], "state = 'SCHEDULED'"),
-            ("jobbridge_jobs_processing", ["owner"], "state = 'PROCESSING'"),
-            ("jobbridge_jobs_finished", ["due_at"], _FINISHED),
-        ):
-            op.create_index(
-                name,
-                "jobbridge_jobs",
-                indexed,
-                postgresql_where=sa.text(where),
-                sqlite_where=sa.text(where),
-            )
+        index("jobbridge_jobs_enqueued", ["lane", "due_at"], "state = 'ENQUEUED'")
+        index("jobbridge_jobs_scheduled", ["due_at"], "state = 'SCHEDULED'")
+        index("jobbridge_jobs_processing", ["owner"], "state = 'PROCESSING'")
+        index("jobbridge_jobs_finished", ["due_at"], _FINISHED)
     if op.get_bind().dialect.name == "postgresql":
         # The table's hot part is small and turns over fast; the defaults wait for a fifth of all rows ever kept.
         op.execute(
@@ -108,9 +81,9 @@ def _index_jobs() -> None:
 
 
 def _letters_and_messages() -> None:
-    _create(
+    create(
         "jobbridge_dead_letters",
-        *_digest_key(),
+        *digest_key(),
         Column("received_at", BigInteger, nullable=False),
         Column("source", columns.name(255), nullable=False),
         Column("reason", columns.name(50), nullable=False),
@@ -123,7 +96,7 @@ def _letters_and_messages() -> None:
         Column("body", columns.blob(), nullable=False),
     )
     op.create_index("jobbridge_dead_letters_received", "jobbridge_dead_letters", ["received_at"])
-    _create(
+    create(
         "jobbridge_messages",
         Column("seq", columns.counted(), primary_key=True, autoincrement=True),
         Column("queue", columns.name(255), nullable=False),
@@ -138,7 +111,7 @@ def _letters_and_messages() -> None:
 
 
 def _servers() -> None:
-    _create(
+    create(
         "jobbridge_servers",
         Column("number", columns.counted(), primary_key=True, autoincrement=True),
         Column("id", columns.key(), nullable=False, unique=True),
