@@ -359,8 +359,8 @@ class StorageMachine(RuleBasedStateMachine):
             self.storage.unregister(server)
 
     def _register(self, server: bytes, interval: int) -> None:
-        self.model.register(server, interval)
         self.storage.register(server, host="h", pid=1, interval_us=interval, status="{}")
+        self.model.register(server, interval, next(row.beat for row in self.storage.servers() if row.id == server))
 
     # What an operator does and sees.
 
