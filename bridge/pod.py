@@ -67,6 +67,7 @@ class Pod:
             assembled.policies,
             workers=pod.workers,
             heartbeat=pod.heartbeat,
+            limits=assembled.limits,
             name=pod.name,
             random=self._random,
             monotonic=monotonic,

@@ -29,7 +29,9 @@ from sqlalchemy import (
 from sqlalchemy.sql.elements import ColumnElement
 
 from scheduler.job import Job, JobState
-from scheduler.storage.database import Database, retried
+from scheduler.limits import Limit
+from scheduler.storage.database import retried
+from scheduler.storage.gates import LIMITED, RESCUED_LANES, Gates, waiting_lane
 from scheduler.storage.records import Finish
 from scheduler.storage.tables import job_events, jobs, state
 
@@ -48,25 +50,20 @@ HELD = (
     jobs.c.attempts,
     jobs.c.rescues,
     jobs.c.retries,
+    jobs.c.lock_key,
 )
 """The columns of `Job`, in its order."""
-
-LANES = 2
-"""Lane 0: never rescued; 1: rescued once; 2: more often."""
 
 
 class Waiting(NamedTuple):
     """What there is to do."""
 
     lanes: tuple[bool, ...]
-    """For each lane, whether a job of these handlers waits in it."""
-    due: bool
-    """Whether a scheduled job is due, of whatever handler."""
-
-
-def lane_of(rescues: ColumnElement[int]) -> ColumnElement[int]:
-    """The lane of a job that waits for a worker."""
-    return case((rescues >= LANES, LANES), else_=rescues)
+    """For each number of rescues, whether a job of these handlers waits without a limit."""
+    limited: tuple[int | None, ...]
+    """For each limit, the highest lane in which a job of these handlers waits for it."""
+    left: float | None
+    """Seconds until the next scheduled job is due, of whatever handler; 0 or less: it is. None: there is none."""
 
 
 def ends(target: ColumnElement[str]) -> ColumnElement[bool]:
@@ -74,21 +71,22 @@ def ends(target: ColumnElement[str]) -> ColumnElement[bool]:
     return (target != JobState.ENQUEUED.value) & (target != JobState.SCHEDULED.value)
 
 
-class Execution(Database):
+class Execution(Gates):
     """The verbs that workers need."""
 
-    def waiting(self, *columns: ColumnElement[object]) -> Select[*tuple[object, ...]]:
-        """These columns of the rows that a claim takes, the oldest first."""
-        return (
-            select(*columns)
-            .where(
-                jobs.c.state == state(JobState.ENQUEUED),
-                jobs.c.lane == bindparam("of_lane", type_=SmallInteger),
-                self.among(jobs.c.handler, "handlers"),
-            )
-            .order_by(jobs.c.due_at)
-            .limit(bindparam("limit", type_=Integer))
+    CLAIMS_IN_ONE_STATEMENT = True
+
+    def waiting(self, *columns: ColumnElement[object], limited: bool) -> Select[*tuple[object, ...]]:
+        """These columns of the rows that a claim takes, the oldest first; of one limit's rows."""
+        rows = select(*columns).where(
+            jobs.c.state == state(JobState.ENQUEUED),
+            jobs.c.lane == bindparam("of_lane", type_=SmallInteger),
+            self.among(jobs.c.handler, "handlers"),
+            jobs.c.expires_at.is_(None) | jobs.c.started_at.is_not(None) | (jobs.c.expires_at > self.now),
         )
+        if limited:
+            rows = rows.where(jobs.c.limit_key == bindparam("of_limit"))
+        return rows.order_by(jobs.c.due_at).limit(bindparam("limit", type_=Integer))
 
     def claiming(self) -> dict[str, object]:
         """The columns that a claim sets."""
@@ -100,28 +98,35 @@ class Execution(Database):
             "started_at": self.now,
         }
 
-    def peek(self, handlers: Sequence[str]) -> Waiting:
+    def peek(self, handlers: Sequence[str], limits: Sequence[bytes] = ()) -> Waiting:
         """What a claim and a promote would find, in one small query."""
+        statement = self._peeking if not limits else self._peeking.add_columns(*map(self._highest, limits))
         with self.connection() as connection:
-            row = connection.execute(self._peeking, {"handlers": list(handlers)}).one()
-        return Waiting(tuple(map(bool, row[:-1])), row.left is not None and row.left <= 0)
+            left, *found = connection.execute(statement, {"handlers": list(handlers)}).one()
+        lanes = RESCUED_LANES + 1
+        return Waiting(tuple(map(bool, found[:lanes])), tuple(found[lanes:]), None if left is None else left / 1e6)
 
     @cached_property
     def _peeking(self) -> Select[*tuple[object, ...]]:
         # The first by the index, and no EXISTS: for that PostgreSQL reads the table from its oldest rows on.
         lanes = [
-            select(jobs.c.due_at)
-            .where(
-                jobs.c.state == state(JobState.ENQUEUED), jobs.c.lane == lane, self.among(jobs.c.handler, "handlers")
-            )
+            self._enqueued(jobs.c.due_at)
+            .where(jobs.c.lane == lane)
             .order_by(jobs.c.due_at)
             .limit(literal_column("1"))
             .scalar_subquery()
             .is_not(None)
-            for lane in range(LANES + 1)
+            for lane in range(RESCUED_LANES + 1)
         ]
         due = select(func.min(jobs.c.due_at)).where(jobs.c.state == state(JobState.SCHEDULED)).scalar_subquery()
-        return select(*lanes, (due - self.now).label("left"))
+        return select((due - self.now).label("left"), *lanes)
+
+    def _highest(self, limit: bytes) -> ColumnElement[int]:
+        rows = self._enqueued(jobs.c.lane).where(jobs.c.limit_key == limit, jobs.c.lane >= LIMITED)
+        return rows.order_by(jobs.c.lane.desc(), jobs.c.due_at.desc()).limit(literal_column("1")).scalar_subquery()
+
+    def _enqueued(self, column: ColumnElement[int]) -> Select[int]:
+        return select(column).where(jobs.c.state == state(JobState.ENQUEUED), self.among(jobs.c.handler, "handlers"))
 
     @retried
     def claim(self, owner: bytes, handlers: Sequence[str], limit: int, lane: int = 0) -> list[Job]:
@@ -129,9 +134,26 @@ class Execution(Database):
 
         :raises StoreUnavailable: what was claimed, if anything, is found by `standing`.
         """
-        return self._claim(owner, {"handlers": list(handlers), "limit": limit, "of_lane": lane})
+        with self.connection() if self.CLAIMS_IN_ONE_STATEMENT else self.transaction() as connection:
+            return self._claim(connection, owner, {"handlers": list(handlers), "limit": limit, "of_lane": lane})
 
-    def _claim(self, owner: bytes, parameters: dict[str, object]) -> list[Job]:
+    @retried
+    def claim_limited(self, owner: bytes, handlers: Sequence[str], limit: int, lane: int, of_limit: Limit) -> list[Job]:
+        """As `claim`, of one limit's jobs, and no more than it leaves room for among all servers."""
+        with self.transaction() as connection:
+            now, grants = self._lock_limit(connection, of_limit)
+            room = min(limit, self._room(connection, of_limit, grants))
+            if room <= 0:
+                return []
+            rows = {"handlers": list(handlers), "limit": room, "of_lane": lane, "of_limit": of_limit.key}
+            claimed = self._claim(connection, owner, rows, limited=True)
+            if claimed:
+                self._grant(connection, of_limit, grants, now, len(claimed))
+            return claimed
+
+    def _claim(
+        self, connection: Connection, owner: bytes, parameters: dict[str, object], *, limited: bool = False
+    ) -> list[Job]:
         raise NotImplementedError
 
     @retried
@@ -152,7 +174,12 @@ class Execution(Database):
                     if self._finish_one(connection, result):
                         written.add(result.id)
         missing = [result for result in results if result.id not in written]
-        return written | self._written_before(missing) if missing else written
+        if missing:
+            written |= self._written_before(missing)
+        locks = {result.lock_key for result in results if result.lock_key is not None}
+        if locks:
+            self.pass_on(locks)
+        return written
 
     def _finish(self, results: Sequence[Finish]) -> set[bytes]:
         """Write results without events; the ids that this call wrote."""
@@ -178,7 +205,10 @@ class Execution(Database):
                     else_=self.now + bindparam("delay_us", type_=BigInteger),
                 ),
                 attempts=jobs.c.attempts + bindparam("failures", type_=Integer),
-                lane=case((target == JobState.ENQUEUED.value, lane_of(jobs.c.rescues)), else_=0),
+                lane=case(
+                    (target == JobState.ENQUEUED.value, waiting_lane(jobs.c.rescues)),
+                    else_=bindparam("to_lane", type_=SmallInteger),
+                ),
                 finished_at=case((ends(target), self.now), else_=null()),
                 body=case((bindparam("drop_body", type_=Integer) == 1, null()), else_=jobs.c.body),
             )
@@ -195,6 +225,7 @@ class Execution(Database):
             "delay_us": result.delay_us,
             "failures": result.failures,
             "drop_body": int(result.drop_body),
+            "to_lane": result.lane,
         }
 
     def _finish_one(self, connection: Connection, result: Finish) -> bool:

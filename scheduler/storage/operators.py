@@ -8,10 +8,11 @@ import contextlib
 from collections.abc import Iterable, Mapping, Set
 from uuid import UUID
 
-from sqlalchemy import Row, Select, delete, func, insert, null, select, update
+from sqlalchemy import Row, Select, case, delete, func, insert, null, select, update
 
 from scheduler.job import FINISHED, TRANSITIONS, JobState, job_id, preview
-from scheduler.storage.database import Database, retried
+from scheduler.storage.database import retried
+from scheduler.storage.gates import LIMITED, LOCKED, Gates
 from scheduler.storage.records import Act
 from scheduler.storage.tables import dead_letters, job_events, jobs
 from scheduler.storage.tables import state as in_state
@@ -31,7 +32,7 @@ def _record(row: Row[*tuple[object, ...]]) -> Record:
     }
 
 
-class Operators(Database):
+class Operators(Gates):
     """The verbs of the command line and the dashboard."""
 
     def count_by_state(self) -> dict[JobState, int]:
@@ -126,10 +127,11 @@ class Operators(Database):
             "REQUEUED",
             {
                 "due_at": self.now,
-                "lane": 0,
+                "lane": case((jobs.c.lock_key.is_not(None), LOCKED), (jobs.c.limit_key.is_not(None), LIMITED), else_=0),
                 "attempts": 0,
                 "rescues": 0,
                 "finished_at": null(),
+                "expires_at": null(),
             },
             from_states=FINISHED,
         )
@@ -151,7 +153,9 @@ class Operators(Database):
     ) -> Act:
         with self.transaction() as connection:
             row = connection.execute(
-                select(jobs.c.state, jobs.c.version, jobs.c.body.is_(None).label("dropped")).where(jobs.c.id == key)
+                select(jobs.c.state, jobs.c.version, jobs.c.lock_key, jobs.c.body.is_(None).label("dropped")).where(
+                    jobs.c.id == key
+                )
             ).first()
             if row is None:
                 return Act.NOT_FOUND
@@ -171,7 +175,9 @@ class Operators(Database):
                     job_id=key, at=self.now, kind=kind, version=row.version, detail=f"it was {row.state}", times=1
                 )
             )
-            return Act.DONE
+        if row.lock_key is not None:
+            self.pass_on([row.lock_key])
+        return Act.DONE
 
     def list_dead_letters(
         self, *, reason: str | None = None, source: str | None = None, limit: int = 50

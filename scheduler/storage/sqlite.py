@@ -8,7 +8,7 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator, Sequence
 
-from sqlalchemy import ColumnElement, Connection, Engine, Insert, Select, Table, event, text, update
+from sqlalchemy import ColumnElement, Connection, Engine, Insert, Table, event, text, update
 from sqlalchemy.dialects.sqlite import insert
 
 from scheduler.job import Job
@@ -36,13 +36,13 @@ class SQLite(Storage):
         super().__init__(engine, options)
         event.listen(engine, "connect", _set_up)
         self._insertion = rows.insertion(insert(jobs).on_conflict_do_nothing(), self.now).returning(jobs.c.id)
-        oldest = self.waiting(jobs.c.id).order_by(text("rowid"))
-        self._claiming = (
-            update(jobs).where(jobs.c.id.in_(oldest)).values(self.claiming()).returning(jobs.c.due_at, *HELD)
-        )
-
-    def pick(self, connection: Connection, rows: Select[*tuple[object, ...]]) -> ColumnElement[bool]:
-        return jobs.c.id.in_(rows)
+        self._claiming = {
+            limited: update(jobs)
+            .where(jobs.c.id.in_(self.waiting(jobs.c.id, limited=limited).order_by(text("rowid"))))
+            .values(self.claiming())
+            .returning(jobs.c.due_at, *HELD)
+            for limited in (False, True)
+        }
 
     def absent(self, table: Table) -> Insert:
         return insert(table).on_conflict_do_nothing()
@@ -56,9 +56,10 @@ class SQLite(Storage):
         new = connection.execute(self._insertion, rows.parameters(placed, token, owner, claimed))
         return Answer((key, None) for (key,) in new)
 
-    def _claim(self, owner: bytes, parameters: dict[str, object]) -> list[Job]:
-        with self.connection() as connection:
-            claimed = connection.execute(self._claiming, parameters | {"owner": owner}).all()
+    def _claim(
+        self, connection: Connection, owner: bytes, parameters: dict[str, object], *, limited: bool = False
+    ) -> list[Job]:
+        claimed = connection.execute(self._claiming[limited], parameters | {"owner": owner}).all()
         return [Job._make(row[1:]) for row in sorted(claimed, key=lambda row: row[0])]
 
     def _finish(self, results: Sequence[Finish]) -> set[bytes]:

@@ -53,7 +53,7 @@ def test_the_indexes_are_those_that_the_statements_need(storage: Storage) -> Non
         assert (key, unique) == (["seq"], [["id"]])
         assert indexes == {
             "jobbridge_jobs_claim": ["state", "lane", "due_at"],
-            "jobbridge_jobs_expiring": ["expires_at"],
+            "jobbridge_jobs_expiring": ["state", "expires_at"],
             "jobbridge_jobs_locked": ["lock_key", "state", "lane", "due_at"],
             "jobbridge_jobs_limited": ["limit_key", "state", "lane", "due_at"],
         }
@@ -91,7 +91,9 @@ def test_postgresql_vacuums_the_jobs_early(postgresql_url: str) -> None:
 def test_an_empty_database_says_what_to_do(fresh: Storage) -> None:
     """No table: every verb and the check name the command; a version of the past is told, one of the future is not."""
     assert fresh.schema_version() is None
-    with pytest.raises(SchemaOutdated, match=rf"has no tables of jobbridge, version {SCHEMA_VERSION} .* run `jobbridge migrate`"):
+    with pytest.raises(
+        SchemaOutdated, match=rf"has no tables of jobbridge, version {SCHEMA_VERSION} .* run `jobbridge migrate`"
+    ):
         fresh.check_schema()
     with pytest.raises(SchemaOutdated, match="run `jobbridge migrate`"):
         fresh.claim(A, ["h"], 1)
@@ -162,7 +164,7 @@ WAITING: dict[str, tuple[str, Callable[[Storage], object], object]] = {
     "delete": ("jobbridge_jobs", lambda storage: storage.delete(KEY), Act.DONE),
     "insert": ("jobbridge_jobs", lambda storage: storage.insert_if_absent([job("k")], token=1)[0].outcome, Outcome.NEW),
     "beat": ("jobbridge_servers", lambda storage: storage.beat(A, "{}"), True),
-    "remove": ("jobbridge_servers", lambda storage: storage.remove_silent(A, 0), True),
+    "remove": ("jobbridge_servers", lambda storage: storage.remove_silent(A, storage.servers()[0].beat), True),
     "unregister": ("jobbridge_servers", lambda storage: storage.unregister(A), None),
 }
 

@@ -388,10 +388,10 @@ class StorageMachine(RuleBasedStateMachine):
     def look(self, handlers: list[str]) -> None:
         """What the reading verbs tell."""
         model, storage = self.model, self.storage
-        lanes, due = storage.peek(handlers)
+        lanes, limited, left = storage.peek(handlers)
         assert lanes == tuple(bool(model.waiting(handlers, lane)) for lane in range(3))
-        assert due == bool(model.due())
         later = [row.due_at - model.now for row in model.rows.values() if row.state is JobState.SCHEDULED]
+        assert (limited, left) == ((), min(later) / 1e6 if later else None)
         assert storage.next_due() == (max(0.0, min(later) / 1e6) if later else None)
         assert storage.owners() == model.owners()
         counts = Counter(row.state for row in model.rows.values())
