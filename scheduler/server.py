@@ -127,6 +127,7 @@ class Server:
         deadline = self._monotonic() + grace
         while True:
             worker.hand_back_waiting()  # each time: a claim or an insert may have been under way
+            worker.distrust()
             if not worker.inflight.in_phase(Phase.RUNNING) or self._monotonic() >= deadline or hurry.is_set():
                 break
             yield 0.02
