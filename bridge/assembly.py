@@ -3,14 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from bridge.config.model import AmqpSourceSection, Backoff, Configuration, KafkaSourceSection
+from bridge.config.model import AmqpSourceSection, Backoff, Configuration, KafkaSourceSection, LocalSourceSection
 from bridge.decode import Decoder
 from bridge.routing import Rule, rule
 from bridge.sources.local import LocalSource
 from bridge.sources.source import Source
 from scheduler import retry
+from scheduler.filters import Filters, collect_filters
 from scheduler.handlers import HandlerRegistry, collect
 from scheduler.limits import Limit, Rate, limit_key
+from scheduler.outbox import PREFIX
 from scheduler.retry import Policies, PolicyOverride
 from scheduler.storage import Storage, open_storage
 
@@ -23,10 +25,13 @@ class Assembled(NamedTuple):
     rules: Mapping[str, Sequence[Rule]]
     """By source, in the order of the routes."""
     limits: Sequence[Limit]
+    filters: Filters
+    destinations: Mapping[str, str]
+    """For each source, the queue in the store of what handlers publish to it."""
 
 
 def assemble(configuration: Configuration) -> Assembled:
-    """Import the handlers and bind the routes to them.
+    """Import the handlers and filters and bind the routes to them.
 
     :raises HandlerError: for a handler that can't be used.
     """
@@ -62,7 +67,11 @@ def assemble(configuration: Configuration) -> Assembled:
         for route in configuration.routes
         if route.is_limited
     ]
-    return Assembled(registry, policies, rules, limits)
+    destinations = {
+        name: section.queue if isinstance(section, LocalSourceSection) else PREFIX + name
+        for name, section in configuration.sources.items()
+    }
+    return Assembled(registry, policies, rules, limits, collect_filters(configuration.filters), destinations)
 
 
 def _backoff(given: Backoff | None) -> retry.Backoff | None:

@@ -1,10 +1,12 @@
-"""The handler of the shipped configuration and of `make run`."""
+"""The handler and the filter of the shipped configurations, and of `make run`."""
 
 import os
+from logging import getLogger
 
 from pydantic import BaseModel
 
-from scheduler.handlers import JobContext
+from scheduler import JobContext, on
+from scheduler.job import Job
 
 
 class Order(BaseModel):
@@ -18,3 +20,9 @@ def place_order(order: Order, context: JobContext) -> None:
     with open("orders.log", "a") as file:
         file.write(line)
     context.log.debug("placed order %d", order.id)
+
+
+@on("failed")
+def tell(job: Job, error: BaseException) -> None:
+    """Where you would call somebody."""
+    getLogger("jobbridge.demo").error("order %s was not placed: %s", job.correlation_id, error)

@@ -21,6 +21,7 @@ from bridge.backpressure import Backpressure
 from bridge.config.model import Configuration
 from bridge.health import Health, HttpServer, application
 from bridge.ingest import Ingest
+from bridge.outbox import Relay
 from bridge.processes import Parent
 from bridge.sources.local import LocalSource
 from bridge.sources.source import Source
@@ -68,6 +69,8 @@ class Pod:
             workers=pod.workers,
             heartbeat=pod.heartbeat,
             limits=assembled.limits,
+            filters=assembled.filters,
+            destinations=assembled.destinations,
             name=pod.name,
             random=self._random,
             monotonic=monotonic,
@@ -87,6 +90,8 @@ class Pod:
             LoopThread(one, self.server.outage, self._random, longest=longest) for one in self._ingests
         ]
         self._backpressure = LoopThread(backpressure, self.server.outage, self._random, longest=longest)
+        relay = Relay(configuration, self._storage, self.server)
+        self._relay = LoopThread(relay, self.server.outage, self._random, longest=longest)
         self._io = [
             threading.Thread(target=source.run, name=f"source {source.name}", daemon=True) for source in self._sources
         ]
@@ -149,14 +154,14 @@ class Pod:
         for source, ingest in zip(self._sources, self._ingests, strict=True):
             if not isinstance(source, LocalSource):  # which asks the store for each batch
                 ingest.helper = helper
-        for thread in (*self._ingest_threads, self._backpressure):
+        for thread in (*self._ingest_threads, self._backpressure, self._relay):
             thread.start()
         self._started = True
         log.info("pod %s runs: %d sources", self._configuration.pod.name, len(self._sources))
 
     def loops(self) -> tuple[LoopThread, ...]:
         """All loops but the sources' own, for who runs their rounds himself."""
-        return *self.server.threads(), *self._ingest_threads, self._backpressure
+        return *self.server.threads(), *self._ingest_threads, self._backpressure, self._relay
 
     def ingesting(self) -> Generator[float, None, None]:
         """The first part of a stop: what has arrived is ingested, for a while; yields the seconds to wait."""
@@ -180,6 +185,7 @@ class Pod:
         log.info("stopping: no more messages are received and no more jobs claimed")
         waited(self.ingesting(), time.sleep)
         cut_off = self.server.stop(self._configuration.pod.grace, self._hurry)
+        self._relay.stop(2.0)
         for io in self._io:
             io.join(2.0)
         self._storage.close()

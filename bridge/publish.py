@@ -17,6 +17,7 @@ from kafka.errors import KafkaError
 from pika.adapters.select_connection import SelectConnection
 
 from bridge.config.model import AmqpSourceSection, Broker, KafkaSourceSection
+from bridge.message import Message
 from bridge.sources import connect, pika_patch
 from bridge.sources.amqp_topology import Plan, carry_out, exchange_plan, plan
 from bridge.sources.kafka_topics import TopicMissing, ensure_topics
@@ -33,6 +34,18 @@ class Outgoing(NamedTuple):
     type: str | None = None
     content_type: str | None = None
     message_id: bytes | None = None
+
+
+def outgoing(message: Message) -> Outgoing:
+    """What is sent of a message that was kept in the store."""
+    return Outgoing(
+        message.body,
+        message.correlation,
+        message.headers,
+        message.type,
+        message.content_type,
+        message.message_id,
+    )
 
 
 class PublishError(Exception):

@@ -130,3 +130,13 @@ def parsers(annotation: type[object]) -> tuple[BodyParser, BodyParser]:
         return parse_json, json.loads
     kind = next((kind for plain, kind in _PLAIN if plain == annotation), None)
     return _model_parsers(annotation) if kind is None else _plain_parsers(kind)
+
+
+_ANY: TypeAdapter[object] = TypeAdapter(object)
+
+
+def encoded(body: object) -> bytes:
+    """A body's bytes: bytes and text as they are, anything else as JSON, a pydantic model as it dumps itself."""
+    if isinstance(body, bytes):
+        return body
+    return body.encode() if isinstance(body, str) else _ANY.dump_json(body)

@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from uuid import UUID
 
-from pydantic import TypeAdapter
 from sqlalchemy import Connection
 
+from scheduler.bodies import encoded
 from scheduler.duration import seconds
 from scheduler.handlers import Handler, HandlerError, describe, resolve
 from scheduler.job import NewJob, headers_json, new_job
@@ -17,8 +17,6 @@ from scheduler.limits import lock_key
 from scheduler.storage import Act, open_storage
 from scheduler.storage.records import Outcome
 from scheduler.verdict import microseconds
-
-_ANY: TypeAdapter[object] = TypeAdapter(object)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +152,7 @@ def _job(handler: Handler, asked: Asked) -> NewJob:
         raise ValueError("a job needs a correlation ID that is not empty: it is what makes it one job")
     if asked.at is not None and (asked.at.tzinfo is None or asked.delay is not None):
         raise ValueError("give a delay, or a time with its timezone")
-    raw = _encoded(asked.body)
+    raw = encoded(asked.body)
     handler.parse(raw)
     namespace = handler.name if asked.namespace is None else asked.namespace
     return new_job(
@@ -187,9 +185,3 @@ def _described(handler: Callable[..., object] | str) -> Handler:
     if described.name == reference and (handler.__module__ == "__main__" or "<locals>" in handler.__qualname__):
         raise HandlerError(f"{reference}: no pod can import it: move it to a module, at its top level")
     return described
-
-
-def _encoded(body: object) -> bytes:
-    if isinstance(body, bytes):
-        return body
-    return body.encode() if isinstance(body, str) else _ANY.dump_json(body)

@@ -10,10 +10,10 @@ import inspect
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from queue import SimpleQueue
 
-from scheduler.handlers import JobContext
+from scheduler.context import JobContext
 from scheduler.inflight import UNPARSED, InFlight, Run
 
 LOOK_ON = 0.0002
@@ -90,13 +90,7 @@ def _work(run: Run) -> object:
     run.body = UNPARSED
     if body is UNPARSED:
         body = run.handler.load(run.job.body)
-    if not run.handler.takes_context:
-        return run.handler.call(body, None)
-    retries = run.policy.retries if run.job.retries is None else run.job.retries
-    run.context = context = JobContext(run.job, retries)
-    if run.cancelled:
-        context.cancel()
-    return run.handler.call(body, context)
+    return run.handler.call(body, run.context)
 
 
 def call(run: Run) -> BaseException | None:
@@ -116,6 +110,8 @@ class Executors:
 
     :param may_start: asked last thing before a handler is called; False: the run is put aside by whoever answers.
     :param timed: called when a run with a timeout began: `expire` has to be asked by then.
+    :param transact: calls a transactional handler.
+    :param destinations: what `JobContext.publish` may name.
     """
 
     def __init__(
@@ -125,6 +121,9 @@ class Executors:
         ended: Ended,
         timed: Callable[[], None],
         monotonic: Callable[[], float] = time.monotonic,
+        *,
+        transact: Callable[[Run], BaseException | None],
+        destinations: Mapping[str, str],
     ) -> None:
         self.exhausted = threading.Event()
         self._inflight = inflight
@@ -132,6 +131,8 @@ class Executors:
         self._ended = ended
         self._deadline_is_set = timed
         self._monotonic = monotonic
+        self._transact = transact
+        self._destinations = destinations
         self._queue = WorkQueue()
         self._written_off = 0
         self._timed: dict[bytes, Run] = {}
@@ -211,7 +212,11 @@ class Executors:
 
     def _execute(self, run: Run) -> bool:
         """Whether this thread goes on: not after its run was written off, since another has taken its place."""
-        return not self.begin(run) or self.end(run, call(run))
+        return not self.begin(run) or self.end(run, self.call(run))
+
+    def call(self, run: Run) -> BaseException | None:
+        """Call its handler; what it raised."""
+        return self._transact(run) if run.handler.options.transactional else call(run)
 
     def begin(self, run: Run) -> bool:
         """Whether its handler is to be called now: not without trust, nor once it was handed back or found gone."""
@@ -232,6 +237,11 @@ class Executors:
     def _begin(self, run: Run) -> bool:
         if not self._inflight.begin(run):
             return False  # handed back, or found gone, while it waited
+        if run.handler.takes_context:
+            retries = run.policy.retries if run.job.retries is None else run.job.retries
+            run.context = JobContext(run.job, retries, self._destinations)
+            if run.cancelled:
+                run.context.cancel()
         timeout = run.policy.timeout
         if timeout is not None and not run.handler.is_async:
             run.deadline = run.started + timeout

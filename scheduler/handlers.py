@@ -7,19 +7,14 @@ Does not promise anything about how handlers run: that is `executors.py`.
 
 import importlib
 import inspect
-import json
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from logging import Logger, LoggerAdapter, getLogger
 from types import ModuleType
 from typing import NamedTuple, ParamSpec, TypeVar, overload
-from uuid import UUID
 
 from scheduler.bodies import BodyParser, UnreadableAnnotation, parsers
+from scheduler.context import JobContext
 from scheduler.duration import seconds
-from scheduler.job import Job
 from scheduler.retry import Backoff, PolicyOverride
 
 P = ParamSpec("P")
@@ -32,83 +27,6 @@ class HandlerError(Exception):
     """A handler can't be used; the text says which and what to change."""
 
 
-@dataclass(frozen=True, slots=True)
-class JobView:
-    """What a handler sees of its job."""
-
-    id: UUID
-    namespace: str
-    correlation_id: str
-    """Printable; the bytes are in `correlation_bytes`."""
-    correlation_bytes: bytes
-    headers: Mapping[str, str]
-    body: bytes
-    source: str
-    attempt: int
-    """Failures so far + 1: a rescue, a hand back and a Snooze count as none."""
-    version: int
-    """With `owner`, the fencing token of this run."""
-    owner: UUID
-    is_last_attempt: bool
-
-
-def log_fields(job: Job) -> dict[str, object]:
-    """What a log line about a job says of it: never its body."""
-    return {
-        "job": str(job.id),
-        "route": job.route,
-        "handler": job.handler,
-        "attempt": job.attempts + 1,
-        "correlation_id": job.correlation_id[:64],
-    }
-
-
-class JobContext:
-    """Given to a handler that has a parameter annotated with this class, in any place."""
-
-    def __init__(self, job: Job, retries: int) -> None:
-        self._job = job
-        self._retries = retries
-        self._cancelled = False
-        self.done: tuple[int, int] | None = None
-        """The last `progress`."""
-
-    @property
-    def job(self) -> JobView:
-        job = self._job
-        return JobView(
-            id=job.id,
-            namespace=job.namespace,
-            correlation_id=job.correlation_id,
-            correlation_bytes=job.correlation_bytes,
-            headers=json.loads(job.headers_json),
-            body=job.body,
-            source=job.source,
-            attempt=job.attempts + 1,
-            version=job.version,
-            owner=UUID(bytes=job.owner),
-            is_last_attempt=job.attempts >= self._retries,
-        )
-
-    @property
-    def cancelled(self) -> bool:
-        """True once this run should stop: deleted by an operator, fenced, timed out, or its pod is ending."""
-        return self._cancelled
-
-    def cancel(self) -> None:
-        """Ask the run to stop. A handler that doesn't look at `cancelled` goes on."""
-        self._cancelled = True
-
-    @cached_property
-    def log(self) -> LoggerAdapter[Logger]:
-        """A logger whose lines carry the job's id, route, handler, attempt and correlation ID."""
-        return LoggerAdapter(getLogger("jobbridge.handler"), log_fields(self._job))
-
-    def progress(self, done: int, of: int) -> None:
-        """Say how far the run is; shown by `jobbridge jobs show`, as of the pod's last heartbeat."""
-        self.done = (done, of)
-
-
 class JobOptions(NamedTuple):
     """What `@job` sets; None: the configuration decides."""
 
@@ -118,6 +36,7 @@ class JobOptions(NamedTuple):
     """Given: only these are tried again."""
     no_retry_on: tuple[type[BaseException], ...] = ()
     """These fail the job at once."""
+    transactional: bool = False
 
     def retries(self, error: BaseException) -> bool:
         """Whether this error is worth another try."""
@@ -137,6 +56,7 @@ def job(
     backoff: Backoff | None = None,
     retry_on: tuple[type[BaseException], ...] = (),
     no_retry_on: tuple[type[BaseException], ...] = (),
+    transactional: bool = False,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 def job(
     function: Callable[P, R] | None = None,
@@ -148,6 +68,7 @@ def job(
     backoff: Backoff | None = None,
     retry_on: tuple[type[BaseException], ...] = (),
     no_retry_on: tuple[type[BaseException], ...] = (),
+    transactional: bool = False,
 ) -> Callable[P, R] | Callable[[Callable[P, R]], Callable[P, R]]:
     """Mark a function as a handler, with a stable name and defaults. It registers nothing.
 
@@ -156,9 +77,11 @@ def job(
     :param timeout: of one run: seconds, or text such as `30s`.
     :param retry_on: only these errors are tried again; all others fail the job at once.
     :param no_retry_on: these errors fail the job at once.
+    :param transactional: `context.connection` is a transaction of the store's database, which commits what the handler
+        wrote and the job's success together, or nothing.
     """
     policy = PolicyOverride(retries=retries, timeout=None if timeout is None else seconds(timeout), backoff=backoff)
-    options = JobOptions(name, policy, retry_on, no_retry_on)
+    options = JobOptions(name, policy, retry_on, no_retry_on, transactional)
 
     def mark(marked: Callable[P, R]) -> Callable[P, R]:
         setattr(marked, _MARK, options)
@@ -235,6 +158,8 @@ def describe(function: object, reference: str) -> Handler:
         raise HandlerError(f"{reference}: {error}") from None
     options = getattr(function, _MARK, None)
     options = options if isinstance(options, JobOptions) else JobOptions()
+    if options.transactional and inspect.iscoroutinefunction(function):
+        raise HandlerError(f"{reference}: a transactional handler is a plain function, not async")
     return Handler(
         options.name or reference,
         function,

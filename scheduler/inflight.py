@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 
-from scheduler.handlers import Handler, JobContext
+from scheduler.context import JobContext
+from scheduler.handlers import Handler
 from scheduler.job import Job, NewJob
 from scheduler.retry import Policy
 
@@ -55,6 +56,7 @@ class Run:
         "body",
         "cancel_hook",
         "cancelled",
+        "committed",
         "context",
         "deadline",
         "handler",
@@ -77,6 +79,8 @@ class Run:
         self.policy: Policy
         self.context: JobContext | None = None
         self.cancelled = False
+        self.committed = False
+        """Its result is written, together with what its handler wrote."""
         self.body: object = UNPARSED
         self.started = 0.0
         self.deadline: float | None = None

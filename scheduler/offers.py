@@ -79,6 +79,9 @@ class Offers:
         """
         worker = self._worker
         registration = offer.registration
+        if worker.filters.wants("creating"):
+            for job in offer.jobs:
+                worker.filters.tell("creating", job)
         # Under a registration that ended meanwhile nothing may be inserted as claimed; what an earlier try did
         # insert so is rescued like any claim.
         claimed = offer.claimed if registration is not None and registration.current else 0
@@ -90,6 +93,9 @@ class Offers:
             look_first=look_first,
             rejected=rejected,
         )
+        if worker.filters.wants("created"):
+            for job, answer in zip(offer.jobs, answers, strict=True):
+                worker.filters.tell("created", job, answer.outcome)
         enqueued = False
         starting: list[tuple[Run, Job, object]] = []
         leaving: list[Run] = []

@@ -7,10 +7,11 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from logging import getLogger
 from random import Random
 
+from scheduler.filters import Filters
 from scheduler.handlers import HandlerRegistry
 from scheduler.inflight import Phase
 from scheduler.limits import Limit
@@ -41,6 +42,8 @@ class Server:
     :param heartbeat_storage: the same database over connections of its own: a full pool must not stop the heartbeat.
     :param name: shown as the server's host; empty: the host's name.
     :param heartbeat: seconds between heartbeats.
+    :param filters: functions that are told what happens to jobs.
+    :param destinations: for each source that a handler may publish to, its queue in the store.
     :param more_status: added to what the servers table shows of this process.
     """
 
@@ -54,6 +57,8 @@ class Server:
         workers: int = 20,
         heartbeat: float = 15.0,
         limits: Sequence[Limit] = (),
+        filters: Filters | None = None,
+        destinations: Mapping[str, str] = {},
         name: str = "",
         random: Random | None = None,
         monotonic: Callable[[], float] = time.monotonic,
@@ -63,7 +68,17 @@ class Server:
         self.outage = Outage(monotonic)
         self._monotonic = monotonic
         self._more_status = more_status
-        self.worker = Worker(storage, registry, policies, workers, limits=limits, random=random, monotonic=monotonic)
+        self.worker = Worker(
+            storage,
+            registry,
+            policies,
+            workers,
+            limits=limits,
+            filters=filters,
+            destinations=destinations,
+            random=random,
+            monotonic=monotonic,
+        )
         self.membership = Membership(
             heartbeat_storage,
             interval=heartbeat,

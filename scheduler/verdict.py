@@ -32,9 +32,12 @@ def one_line(error: BaseException) -> str:
 def stack_trace(error: BaseException) -> str:
     """An error with its trace as text; never rebuilt into an object."""
     lines = traceback.format_exception(type(error), error, error.__traceback__, limit=-50)
-    # Every database takes it: no NUL, no lone surrogate.
-    text = "".join(lines).encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
-    return text[-MAX_TRACE:]
+    return storable("".join(lines))
+
+
+def storable(text: str) -> str:
+    """The end of a text, as every database takes it: no NUL, no lone surrogate."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")[-MAX_TRACE:]
 
 
 def succeeded(job: Job, policy: Policy) -> Finish:
@@ -74,5 +77,5 @@ def ended_by(error: BaseException, job: Job, policy: Policy, options: JobOptions
         failures=1,
         lane=lane if again else 0,
         lock_key=job.lock_key,
-        event=Event("FAILED", stack_trace(error)),
+        events=(Event("FAILED", stack_trace(error)),),
     )

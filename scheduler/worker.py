@@ -18,15 +18,18 @@ Promises: results that can't be written are held and offered again, before anyth
 was fenced is dropped and logged; a job starts only under a trusted, current registration (I10).
 """
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from logging import DEBUG, getLogger
 from queue import Empty, SimpleQueue
 from random import Random
 
-from scheduler.executors import Executors, HandlerTimeout
-from scheduler.handlers import HandlerRegistry, log_fields
+from scheduler.context import log_fields
+from scheduler.executors import Executors, HandlerTimeout, call
+from scheduler.filters import Filters
+from scheduler.handlers import HandlerRegistry
 from scheduler.inflight import UNPARSED, InFlight, Phase, Registration, Run
 from scheduler.job import Job, JobState
 from scheduler.limits import Limit
@@ -34,9 +37,9 @@ from scheduler.membership import Membership
 from scheduler.retry import Policies
 from scheduler.storage.errors import StoreUnavailable
 from scheduler.storage.gates import LIMITED, RESCUED_LANES
-from scheduler.storage.records import Finish
+from scheduler.storage.records import Event, Finish
 from scheduler.storage.storage import Storage
-from scheduler.verdict import ended_by, handed_back, one_line, succeeded
+from scheduler.verdict import ended_by, handed_back, one_line, storable, succeeded
 
 log = getLogger("jobbridge.worker")
 
@@ -44,6 +47,17 @@ BUSY_POLL = 0.02
 IDLE_POLL = 1.0
 IDLE_FINISH = 60.0
 MAX_HELD = 500
+
+
+class Undone(Exception):
+    """A transactional run that left nothing, through no fault of its own: the job runs again."""
+
+
+class RolledBack(Exception):
+    """Ends a transaction."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
 
 
 class Worker:
@@ -57,9 +71,12 @@ class Worker:
         workers: int,
         *,
         limits: Sequence[Limit] = (),
+        filters: Filters | None = None,
+        destinations: Mapping[str, str] = {},
         random: Random,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.filters = filters or Filters()
         self.storage = storage
         self.registry = registry
         self.policies = policies
@@ -72,7 +89,19 @@ class Worker:
         """Wakes the claim thread."""
         self.finishing = threading.Event()
         """Wakes the finish thread."""
-        self.executors = Executors(self.inflight, self._may_start, self._ended, self.finishing.set, monotonic)
+        self.leaving = threading.Event()
+        """Wakes whoever relays the messages of jobs that succeeded."""
+        self.has_left = False
+        """Some were written since he last looked."""
+        self.executors = Executors(
+            self.inflight,
+            self._may_start,
+            self._ended,
+            self.finishing.set,
+            monotonic,
+            transact=self._transact,
+            destinations=destinations,
+        )
         self.draining = False
         self.hungry = False
         """The last claim came back short: whoever inserts here may run it at once."""
@@ -97,6 +126,8 @@ class Worker:
         if self.draining:
             return False  # whoever drains hands it back
         if self.membership.trusts(run.registration):
+            if self.filters.wants("processing"):
+                self.filters.tell("processing", run.job)
             return True
         with self._parked_lock:
             self._parked.append(run)
@@ -110,21 +141,78 @@ class Worker:
 
     def _ended(self, run: Run, error: BaseException | None) -> None:
         job = run.job
+        if self.filters.wants("processed"):
+            self.filters.tell("processed", job, error)
+        if run.committed:
+            self._leave(run)
+            return
         if error is None:
-            result = succeeded(job, run.policy)
+            result = self._success(run)
             if log.isEnabledFor(DEBUG):
                 log.debug("job succeeded", extra=self._fields(run))
-        elif run.cancelled and not isinstance(error, HandlerTimeout):
-            result = handed_back(job)  # it ended because it was told to
+        elif isinstance(error, Undone) or (run.cancelled and not isinstance(error, HandlerTimeout)):
+            result = handed_back(job)  # it ended because it was told to, or its commit has an unknown fate
         else:
             result = ended_by(error, job, run.policy, run.handler.options, self.random)
+            result = result._replace(events=result.events + self._kept_log(run))
             if result.failures:
                 self._log_failure(run, error, result)
+                if result.state is JobState.FAILED:
+                    self.filters.tell("failed", job, error)
         self.results.put((run, result))
         if not self.finishing.is_set():
             self.finishing.set()
         if not self.hungry and not self.claiming.is_set() and self.inflight.worth_claiming():
             self.claiming.set()
+
+    def _success(self, run: Run) -> Finish:
+        result = succeeded(run.job, run.policy)
+        if run.context is None:
+            return result
+        return result._replace(events=self._kept_log(run), messages=tuple(run.context.leaving))
+
+    @staticmethod
+    def _kept_log(run: Run) -> tuple[Event, ...]:
+        lines = run.context.kept_log() if run.context is not None else ()
+        return (Event("LOG", storable("\n".join(lines))),) if lines else ()
+
+    def _transact(self, run: Run) -> BaseException | None:
+        """Call a handler in a transaction that its job's success is the last statement of; what it raised, or what
+        kept the whole from being committed."""
+        try:
+            with self.storage.finishing(self.membership.timeout) as connection:
+                if run.context is not None:
+                    run.context.transaction = connection
+                error = call(run)
+                if error is not None:
+                    raise RolledBack(error)
+                if self.filters.wants("changing"):
+                    self.filters.tell("changing", run.job, JobState.SUCCEEDED)
+                if not self.storage.finish_within(connection, self._success(run)):
+                    raise RolledBack(Undone("it was fenced: the job is another's now"))
+        except RolledBack as rolled_back:
+            return rolled_back.error
+        except Exception as error:
+            return Undone(f"what it wrote was not committed, or nobody knows: {type(error).__name__}")
+        run.committed = True
+        return None
+
+    def _leave(self, run: Run) -> None:
+        """After a result was written with what its handler wrote."""
+        self.inflight.leave([run])
+        if self.filters.wants("changed"):
+            self.filters.tell("changed", run.job, JobState.SUCCEEDED)
+        if run.context is not None and run.context.leaving:
+            self.leave()
+        if run.job.lock_key is not None:
+            with contextlib.suppress(StoreUnavailable):  # the master looks after it
+                self.storage.pass_on([run.job.lock_key])
+        self.claiming.set()
+
+    def leave(self) -> None:
+        """Messages of jobs that succeeded wait to be relayed."""
+        self.has_left = True
+        self.leaving.set()
 
     def _log_failure(self, run: Run, error: BaseException, result: Finish) -> None:
         fields = self._fields(run) | {"error.type": type(error).__name__}
@@ -313,6 +401,9 @@ class Finisher:
                 break
         if not self._held:
             return IDLE_FINISH if left is None else left
+        if worker.filters.wants("changing"):
+            for run, result in self._held:
+                worker.filters.tell("changing", run.job, result.state)
         try:
             written = worker.storage.finish([result for _, result in self._held])
         except StoreUnavailable:
@@ -321,9 +412,17 @@ class Finisher:
         ended, self._held = self._held, []
         worker.holding = False
         worker.inflight.leave([run for run, _ in ended])
-        for run, result in ended if len(written) < len(ended) else ():
-            if result.id not in written:
-                log.warning("result refused: fenced, the job is another's now", extra=log_fields(run.job))
+        if len(written) < len(ended) or worker.filters.wants("changed"):
+            self._tell(ended, written)
+        if any(result.messages for _, result in ended):
+            worker.leave()
         if not worker.hungry and worker.inflight.worth_claiming():
             worker.claiming.set()
         return 0.0
+
+    def _tell(self, ended: Sequence[tuple[Run, Finish]], written: Set[bytes]) -> None:
+        for run, result in ended:
+            if result.id in written:
+                self._worker.filters.tell("changed", run.job, result.state)
+            else:
+                log.warning("result refused: fenced, the job is another's now", extra=log_fields(run.job))

@@ -14,6 +14,7 @@ from bridge.config.model import AmqpSourceSection, KafkaSourceSection
 from bridge.config.parts import Draft
 from bridge.config.units import duration
 from bridge.config.urls import scheme_of
+from scheduler.filters import collect_filters
 from scheduler.handlers import Handler, HandlerError, HandlerRegistry, collect
 
 SQLITE_HEARTBEAT = 2.0
@@ -30,6 +31,8 @@ def check(draft: Draft, *, import_handlers: bool) -> None:
     _unreachable(draft)
     _pod(draft)
     handlers = _handlers(draft) if import_handlers else {}
+    if import_handlers:
+        _filters(draft)
     _timeouts(draft, handlers)
 
 
@@ -217,6 +220,14 @@ def _handlers(draft: Draft) -> dict[int, Handler]:
         except (HandlerError, SystemExit) as error:
             _bad_handler(draft, path, error)
     return of_routes
+
+
+def _filters(draft: Draft) -> None:
+    for index, reference in enumerate(draft.filters or ()):
+        try:
+            collect_filters([reference])
+        except (HandlerError, SystemExit) as error:
+            _bad_handler(draft, ("filters", index), error)
 
 
 def _bad_handler(draft: Draft, path: Path, error: BaseException) -> None:

@@ -108,6 +108,7 @@ def _assemble(found: Draft) -> Configuration:
         "routes": tuple(_complete(route, defaults) for route in found.routes.values() if route is not None),
         "retention": found.retention,
         "handlers": found.handlers,
+        "filters": found.filters,
         "pod": found.pod,
         "http": found.http,
     }

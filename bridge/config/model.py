@@ -137,9 +137,15 @@ class SourceSection(Section):
     otherwise: Literal["dead-letter", "ignore"] = "dead-letter"
 
 
+def _no_outbox(value: str) -> str:
+    if value.startswith("outbox/"):
+        raise PydanticCustomError("bad-name", "outbox/ is where messages of handlers wait: choose another name")
+    return value
+
+
 class LocalSourceSection(SourceSection):
     broker: None = None
-    queue: Name
+    queue: Annotated[Name, AfterValidator(_no_outbox)]
     delivery: Literal["shared"] = "shared"
     declare: bool = True
 
@@ -265,6 +271,12 @@ def _when_key(value: str) -> str:
     raise PydanticCustomError("bad-when", "when tests header:NAME, routing_key, topic, type or content_type")
 
 
+def _label(value: str) -> str:
+    if value == "correlation_id" or (value.startswith("header:") and value != "header:"):
+        return value
+    raise PydanticCustomError("bad-label", "a label's value is correlation_id or header:NAME")
+
+
 class Schedule(Section):
     header: Text
     """The header that says when: an RFC 3339 time, or seconds from now."""
@@ -287,6 +299,11 @@ class Route(Section):
     expires: Annotated[Duration, Field(gt=0)] | None = None
     lock: Annotated[str, AfterValidator(_lock)] | None = None
     lock_while_retrying: bool = True
+    title: Text | None = None
+    """What people are shown of a job, with `{correlation_id}`, `{id}`, `{route}`, `{handler}`, `{source}` or
+    `{header:NAME}` in it."""
+    labels: dict[Name, Annotated[str, AfterValidator(_label)]] = {}
+    """What people may look for: a name, and the place of its value, `header:NAME` or correlation_id."""
     concurrency: int | None = Field(None, ge=1, le=100_000)
     rate: Rate | None = None
 
@@ -330,6 +347,8 @@ class Configuration(Section):
     retention: Retention = Retention()
     handlers: tuple[Text, ...] = ()
     """Modules, or `module:function`."""
+    filters: tuple[Text, ...] = ()
+    """Modules, or `module:function`, of functions that are told what happens to jobs."""
     pod: Pod = Pod()
     http: Http | None = None
     """None: no port is opened."""

@@ -29,7 +29,7 @@ from bridge.config.model import (
 )
 from bridge.config.urls import scheme_of
 
-_PLANNED = "auth dashboard filters labels metrics priority recurring tests title tracing"
+_PLANNED = "auth dashboard metrics priority recurring tests tracing"
 """Keys of later versions: refused by that name, so that no one takes them for a typing error or for working."""
 
 _SHOULD = {
@@ -60,6 +60,7 @@ class Draft:
     routes: dict[int, Route | None] = field(default_factory=dict)
     retention: Retention | None = None
     handlers: tuple[str, ...] | None = None
+    filters: tuple[str, ...] | None = None
     pod: Pod | None = None
     http: Http | None = None
 
@@ -96,6 +97,7 @@ def draft(document: Document) -> Draft:
     found.pod = _section(document, Pod, data.get("pod"), ("pod",))
     found.http = _section(document, Http, data.get("http"), ("http",)) if data.get("http") is not None else None
     found.handlers = _value(document, tuple[Text, ...], data.get("handlers") or [], ("handlers",))
+    found.filters = _value(document, tuple[Text, ...], data.get("filters") or [], ("filters",))
     for name, section in _mapping(document, data, "brokers").items():
         found.brokers[name] = _section(document, Broker, section, ("brokers", name))
     for name, section in _mapping(document, data, "sources").items():

@@ -5,7 +5,8 @@ still stand, and each write adds one to the version, so one result is recorded (
 changed nothing.
 """
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -33,7 +34,7 @@ from scheduler.limits import Limit
 from scheduler.storage.database import retried
 from scheduler.storage.gates import LIMITED, RESCUED_LANES, Gates, waiting_lane
 from scheduler.storage.records import Finish
-from scheduler.storage.tables import job_events, jobs, state
+from scheduler.storage.tables import job_events, jobs, messages, state
 
 HELD = (
     jobs.c.id,
@@ -162,8 +163,8 @@ class Execution(Gates):
 
         The others were fenced: their rows moved on, and nothing of them was changed.
         """
-        plain = [result for result in results if result.event is None]
-        told = [result for result in results if result.event is not None]
+        told = [result for result in results if result.events or result.messages]
+        plain = results if not told else [result for result in results if not (result.events or result.messages)]
         written: set[bytes] = set()
         if plain:
             written |= self._finish(plain)
@@ -231,18 +232,39 @@ class Execution(Gates):
     def _finish_one(self, connection: Connection, result: Finish) -> bool:
         if connection.execute(self.guarded(), self.parameters(result)).rowcount != 1:
             return False
-        if result.event is not None:
-            connection.execute(
-                insert(job_events).values(at=self.now, times=1),
-                {
-                    "job_id": result.id,
-                    "kind": result.event.kind,
-                    "detail": result.event.detail,
-                    "version": result.version,
-                    "owner": result.owner,
-                },
-            )
+        self._tell(connection, result)
         return True
+
+    def _tell(self, connection: Connection, result: Finish) -> None:
+        """What goes with a result: lines of its history, messages that leave."""
+        if result.events:
+            shared = {"job_id": result.id, "version": result.version, "owner": result.owner}
+            lines = [shared | event._asdict() for event in result.events]
+            connection.execute(insert(job_events).values(at=self.now, times=1), lines)
+        if result.messages:
+            connection.execute(
+                insert(messages).values(published_at=self.now, visible_at=self.now),
+                [message._asdict() for message in result.messages],
+            )
+
+    @contextlib.contextmanager
+    def finishing(self, patience: float) -> Iterator[Connection]:
+        """A transaction for a handler's own writes, whose last statement is to be `finish_within`.
+
+        :param patience: seconds that it may rest between two statements before the server ends it.
+        """
+        with self.transaction() as connection:
+            self.be_patient(connection, patience)
+            yield connection
+
+    def be_patient(self, connection: Connection, seconds: float) -> None:
+        """Let this transaction rest for so long."""
+
+    def finish_within(self, connection: Connection, result: Finish) -> bool:
+        """Write a result; False: it was fenced, and what else the transaction wrote must be rolled back. Its lock is
+        given on by `pass_on`, once this is committed."""
+        self._tell(connection, result)
+        return connection.execute(self.guarded(), self.parameters(result)).rowcount == 1
 
     def _written_before(self, missing: Sequence[Finish]) -> set[bytes]:
         """Which of these an earlier try wrote whose reply was lost: the row stands where that write put it."""

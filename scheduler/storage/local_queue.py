@@ -79,6 +79,14 @@ class LocalQueue(Database):
                 update(messages).where(messages.c.token == token).values(token=None, visible_at=self.now)
             )
 
+    def queues(self, prefix: str) -> list[str]:
+        """The queues that have messages and whose names begin so."""
+        rows = select(messages.c.queue).where(
+            messages.c.queue >= prefix, messages.c.queue < prefix[:-1] + chr(ord(prefix[-1]) + 1)
+        )
+        with self.connection() as connection:
+            return sorted(connection.execute(rows.distinct()).scalars())
+
     def depth(self, queue: str) -> int:
         """How many messages wait or are being ingested."""
         with self.connection() as connection:

@@ -25,6 +25,7 @@ from sqlalchemy import (
     event,
     func,
     select,
+    text,
     tuple_,
     update,
 )
@@ -117,6 +118,17 @@ class MySQL(Storage):
                     written.update(key for key, _ in pairs)
         # Of a group that came back short the caller reads which rows stand where we put them.
         return written
+
+    @contextlib.contextmanager
+    def finishing(self, patience: float) -> Iterator[Connection]:
+        with super().finishing(patience) as connection:
+            yield connection
+            if connection.dialect.insert_returning:
+                connection.exec_driver_sql(_MARIADB_SETTINGS[0])
+
+    def be_patient(self, connection: Connection, seconds: float) -> None:
+        if connection.dialect.insert_returning:
+            connection.execute(text("SET idle_transaction_timeout = :seconds"), {"seconds": int(seconds) + 1})
 
     @contextlib.contextmanager
     def migration_lock(self, connection: Connection) -> Iterator[None]:

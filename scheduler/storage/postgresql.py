@@ -289,6 +289,10 @@ class PostgreSQL(Storage):
         # If all hit, all are ours; else the caller reads which of the rows stand where we put them.
         return {result.id for result in results} if total == len(results) else set()
 
+    def be_patient(self, connection: Connection, seconds: float) -> None:
+        bound = f"{seconds * 1000:.0f}ms"
+        connection.execute(select(func.set_config("idle_in_transaction_session_timeout", bound, True)))
+
     @contextlib.contextmanager
     def migration_lock(self, connection: Connection) -> Iterator[None]:
         connection.execute(text("SET lock_timeout = 0"))

@@ -4,6 +4,7 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from scheduler.job import JobState
+from scheduler.outbox import Leaving
 
 
 class Outcome(Enum):
@@ -78,8 +79,9 @@ class Finish(NamedTuple):
     drop_body: bool = False
     lane: int = 0
     """Where it waits for its next try: `gates.LOCKED`, if it lets go of its lock meanwhile."""
-    event: Event | None = None
     lock_key: bytes | None = None
+    events: tuple[Event, ...] = ()
+    messages: tuple[Leaving, ...] = ()
 
 
 class ServerRow(NamedTuple):

@@ -78,7 +78,15 @@ def retry(held: Job, delay: int = HOUR, detail: str = "Traceback", lane: int = 0
     event = Event("FAILED", detail)
     lock = held.lock_key
     return Finish(
-        held.key, held.version, held.owner, JobState.SCHEDULED, delay, failures=1, lane=lane, event=event, lock_key=lock
+        held.key,
+        held.version,
+        held.owner,
+        JobState.SCHEDULED,
+        delay,
+        failures=1,
+        lane=lane,
+        events=(event,),
+        lock_key=lock,
     )
 
 
@@ -87,7 +95,7 @@ def failure(held: Job, retention: int = DAY, detail: str = "Traceback") -> Finis
     event = Event("FAILED", detail)
     lock = held.lock_key
     return Finish(
-        held.key, held.version, held.owner, JobState.FAILED, retention, failures=1, event=event, lock_key=lock
+        held.key, held.version, held.owner, JobState.FAILED, retention, failures=1, events=(event,), lock_key=lock
     )
 
 

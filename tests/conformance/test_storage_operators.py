@@ -187,7 +187,7 @@ def test_any_text_may_be_looked_for(storage: Storage, text: str) -> None:
 def test_a_history_is_told_in_order(storage: Storage) -> None:
     """Each line with its kind, version and owner."""
     (held,) = claimed(storage)
-    storage.finish([Finish(held.key, 1, A, JobState.FAILED, DAY, failures=1, event=Event("FAILED", "one"))])
+    storage.finish([Finish(held.key, 1, A, JobState.FAILED, DAY, failures=1, events=(Event("FAILED", "one"),))])
     storage.requeue(held.key)
     storage.delete(held.key)
     storage.requeue(held.key)

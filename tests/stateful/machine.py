@@ -473,8 +473,8 @@ def _result(run: Job, end: str, delay: int) -> Finish:
     ends: dict[str, Callable[[], Finish]] = {
         "success": lambda: finish(JobState.SUCCEEDED),
         "dropping": lambda: finish(JobState.SUCCEEDED, drop_body=True),
-        "retry": lambda: finish(JobState.SCHEDULED, failures=1, event=Event("FAILED", "Traceback")),
-        "failure": lambda: finish(JobState.FAILED, failures=1, event=Event("FAILED", "Traceback")),
+        "retry": lambda: finish(JobState.SCHEDULED, failures=1, events=(Event("FAILED", "Traceback"),)),
+        "failure": lambda: finish(JobState.FAILED, failures=1, events=(Event("FAILED", "Traceback"),)),
         "back": lambda: finish(JobState.ENQUEUED),
         "snooze": lambda: finish(JobState.SCHEDULED),
     }

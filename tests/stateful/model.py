@@ -116,7 +116,7 @@ class Model:
         """Write results; the ids that must be told as written."""
         told: set[bytes] = set()
         # Those with a line for the history are written last.
-        for result in sorted(results, key=lambda result: result.event is not None):
+        for result in sorted(results, key=lambda result: bool(result.events)):
             row = self.rows.get(result.id)
             if row is None or (row.version, row.owner) != (result.version, result.owner):
                 continue
@@ -131,8 +131,8 @@ class Model:
                 finished_at=self.now if ended else None,
                 body=None if result.drop_body else row.body,
             )
-            if result.event is not None:
-                self._note(row.id, result.event.kind)
+            for event in result.events:
+                self._note(row.id, event.kind)
             told.add(row.id)
         for result in results:
             stands = self.rows.get(result.id)

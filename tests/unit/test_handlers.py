@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from scheduler.bodies import InvalidBody, parse_json
+from scheduler.context import JobContext
 from scheduler.handlers import (
     Handler,
     HandlerError,
     HandlerRegistry,
-    JobContext,
     JobOptions,
     collect,
     describe,

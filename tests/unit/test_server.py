@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from scheduler.handlers import HandlerRegistry, JobContext, describe
+from scheduler.context import JobContext
+from scheduler.handlers import HandlerRegistry, describe
 from scheduler.retry import Policies, PolicyOverride
 from scheduler.server import Server
 from scheduler.storage import Storage, open_storage

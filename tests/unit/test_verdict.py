@@ -39,9 +39,9 @@ def test_an_error_is_tried_again_as_often_as_the_policy_says() -> None:
     for attempts, state in ((0, JobState.SCHEDULED), (1, JobState.SCHEDULED), (2, JobState.FAILED)):
         result = end(ValueError("no"), job(attempts), policy)
         assert (result.state, result.failures) == (state, 1)
-        assert result.event is not None
-        assert result.event.kind == "FAILED"
-        assert "ValueError: no" in result.event.detail
+        (event,) = result.events
+        assert event.kind == "FAILED"
+        assert "ValueError: no" in event.detail
     assert result.delay_us == 60_000_000
     assert end(ValueError("no"), job(0), policy).delay_us <= 8_000_000
 
@@ -132,5 +132,6 @@ def test_one_line_is_one_short_line_of_ascii() -> None:
 def test_an_event_is_a_kind_and_a_detail() -> None:
     """What the history shows of a failure."""
     result = end(Odd("why"))
-    assert isinstance(result.event, Event)
-    assert result.event.detail.rstrip().endswith("Odd: why")
+    (event,) = result.events
+    assert isinstance(event, Event)
+    assert event.detail.rstrip().endswith("Odd: why")

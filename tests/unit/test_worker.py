@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from scheduler.handlers import HandlerRegistry, JobContext, describe
+from scheduler.context import JobContext
+from scheduler.handlers import HandlerRegistry, describe
 from scheduler.inflight import Phase
 from scheduler.job import NewJob, new_job
 from scheduler.membership import Membership
