@@ -5,12 +5,11 @@ the thread where it happens, so they should be quick. Does not promise to tell w
 operator's act).
 """
 
-import importlib
 from collections.abc import Callable, Iterable
 from logging import getLogger
 from typing import TypeVar
 
-from scheduler.handlers import HandlerError
+from scheduler.handlers import HandlerError, load_module
 
 log = getLogger("jobbridge.filters")
 
@@ -73,10 +72,7 @@ def collect_filters(references: Iterable[str]) -> Filters:
     found: list[Callable[..., object]] = []
     for reference in references:
         name, _, attribute = reference.partition(":")
-        try:
-            module = importlib.import_module(name)
-        except Exception as error:
-            raise HandlerError(f"{reference}: can't import {name}: {type(error).__name__}: {error}") from error
+        module = load_module(name, reference)
         candidates = [getattr(module, attribute, None)] if attribute else list(vars(module).values())
         marked = [one for one in candidates if callable(one) and isinstance(getattr(one, _MARK, None), tuple)]
         if not marked:

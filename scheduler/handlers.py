@@ -172,7 +172,11 @@ def describe(function: object, reference: str) -> Handler:
     )
 
 
-def _module(name: str, reference: str) -> ModuleType:
+def load_module(name: str, reference: str) -> ModuleType:
+    """Import what the configuration names.
+
+    :raises HandlerError: where that fails, in whatever way.
+    """
     try:
         return importlib.import_module(name)
     except Exception as error:
@@ -187,7 +191,7 @@ def resolve(reference: str) -> Handler:
     module_name, colon, attribute = reference.partition(":")
     if not (colon and module_name and attribute):
         raise HandlerError(f"{reference!r} is not module:function")
-    module = _module(module_name, reference)
+    module = load_module(module_name, reference)
     if not hasattr(module, attribute):
         raise HandlerError(f"{reference}: the module {module_name} has no {attribute}")
     return describe(getattr(module, attribute), reference)
@@ -203,7 +207,7 @@ def collect(references: Iterable[str]) -> Sequence[Handler]:
         if ":" in reference:
             found.append(resolve(reference))
             continue
-        module = _module(reference, reference)
+        module = load_module(reference, reference)
         marked = [
             describe(value, f"{reference}:{name}")
             for name, value in vars(module).items()

@@ -124,7 +124,7 @@ class MySQL(Storage):
         with super().finishing(patience) as connection:
             yield connection
             if connection.dialect.insert_returning:
-                connection.exec_driver_sql(_MARIADB_SETTINGS[0])
+                connection.execute(text("SET idle_transaction_timeout = 5"))
 
     def be_patient(self, connection: Connection, seconds: float) -> None:
         if connection.dialect.insert_returning:

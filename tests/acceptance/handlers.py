@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from pydantic import BaseModel
+from sqlalchemy import text
 
 from scheduler import JobContext, job
 
@@ -50,3 +51,24 @@ async def work_async(task: Task, context: JobContext) -> None:
     """The same on the event loop."""
     note("start", context)
     note("end", context)
+
+
+@job(name="acceptance.book", transactional=True)
+def book(task: Task, context: JobContext) -> None:
+    """Add a row of its own, in the commit of the job's success."""
+    note("start", context)
+    context.connection.execute(text("INSERT INTO ledger (task) VALUES (:id)"), {"id": task.id})
+    time.sleep(task.sleep)
+    if task.act == "raise":
+        raise RuntimeError("as asked")
+
+
+@job(name="acceptance.forward")
+def forward(task: Task, context: JobContext) -> None:
+    """Send a message on, and fail afterwards if asked to."""
+    note("start", context)
+    context.publish("answers", {"id": task.id}, headers={"from": context.job.correlation_id})
+    context.log.info("sent %d on", task.id)
+    time.sleep(task.sleep)
+    if task.act == "raise":
+        raise RuntimeError("as asked")
