@@ -33,9 +33,10 @@ class Killer:
 
     def kill_one(self) -> None:
         pod = self._random.choice(self._cluster.pods)
-        self._cluster.kill(pod)
+        pod.kill()
+        pod.wait()
         self.killed[pod.pid] = time.time()
-        self._cluster.start(1)
+        self._cluster.restart_dead()
 
 
 def most_at_once(effects: Iterable[Effect], killed: dict[int, float]) -> int:
