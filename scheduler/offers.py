@@ -66,6 +66,8 @@ class Offers:
         registration = worker.membership.registration()
         if registration is not None and worker.hungry and not worker.draining and not worker.holding:
             offer.claimed = min(len(jobs), worker.inflight.room())
+            if paused := worker.paused_routes:  # none of theirs, nor what came after the first of them
+                offer.claimed = next((k for k in range(offer.claimed) if jobs[k].route in paused), offer.claimed)
             offer.registration = registration
             offer.runs = worker.inflight.enter((job.id for job in jobs[: offer.claimed]), registration)
         return offer

@@ -71,6 +71,8 @@ class Worker:
         """Wakes the finish thread."""
         self.executors = Executors(self.inflight, self._may_start, self._ended, self.finishing.set, monotonic)
         self.draining = False
+        self.paused_routes: frozenset[str] = frozenset()
+        """An operator has paused them: their jobs wait in the store."""
         self.hungry = False
         """The last claim came back short: whoever inserts here may run it at once."""
         self.holding = False
@@ -93,6 +95,9 @@ class Worker:
     def _may_start(self, run: Run) -> bool:
         if self.draining:
             return False  # whoever drains hands it back
+        if run.job.route in self.paused_routes:  # claimed or inserted while the pause came
+            self._give_back(run, Phase.WAITING)
+            return False
         if self.membership.trusts(run.registration):
             return True
         with self._parked_lock:
@@ -132,6 +137,16 @@ class Worker:
 
     def _fields(self, run: Run) -> dict[str, object]:
         return log_fields(run.job) | {"duration_ms": round((self.monotonic() - run.started) * 1000, 1)}
+
+    def hold_routes(self, routes: frozenset[str]) -> None:
+        """Start no job of these routes any more; those that run finish, those that wait here are handed back."""
+        resumed = self.paused_routes - routes
+        self.paused_routes = routes
+        for run in self.inflight.in_phase(Phase.WAITING) if routes else ():
+            if run.job.route in routes:
+                self._give_back(run, Phase.WAITING)
+        if resumed:
+            self.claiming.set()
 
     def hand_back_waiting(self) -> None:
         """Give back what has not started."""
@@ -209,10 +224,10 @@ class Claimer:
         now = worker.monotonic()
         if worker.hungry or now - self._peeked > 0.1:
             self._peeked = now
-            waiting = worker.storage.peek(self._handlers)
+            waiting = worker.storage.peek(self._handlers, worker.paused_routes)
             if waiting.due:
                 worker.storage.promote()
-                waiting = worker.storage.peek(self._handlers)
+                waiting = worker.storage.peek(self._handlers, worker.paused_routes)
             if not any(waiting.lanes):
                 return 0
             taken = 0
@@ -228,7 +243,8 @@ class Claimer:
         return self._take(registration, room, 0)
 
     def _take(self, registration: Registration, limit: int, lane: int) -> int:
-        claimed = self._worker.storage.claim(registration.id, self._handlers, limit, lane)
+        worker = self._worker
+        claimed = worker.storage.claim(registration.id, self._handlers, limit, lane, worker.paused_routes)
         self._start(claimed, registration, lane)
         return len(claimed)
 

@@ -5,7 +5,7 @@ still stand, and each write adds one to the version, so one result is recorded (
 changed nothing.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -77,18 +77,24 @@ def ends(target: ColumnElement[str]) -> ColumnElement[bool]:
 class Execution(Database):
     """The verbs that workers need."""
 
-    def waiting(self, *columns: ColumnElement[object]) -> Select[*tuple[object, ...]]:
-        """These columns of the rows that a claim takes, the oldest first."""
+    def waiting(self, *columns: ColumnElement[object], paused: bool = False) -> Select[*tuple[object, ...]]:
+        """These columns of the rows that a claim takes, the oldest first; `paused`: while some routes are."""
         return (
             select(*columns)
             .where(
                 jobs.c.state == state(JobState.ENQUEUED),
                 jobs.c.lane == bindparam("of_lane", type_=SmallInteger),
-                self.among(jobs.c.handler, "handlers"),
+                self.takeable(paused),
             )
             .order_by(jobs.c.due_at)
             .limit(bindparam("limit", type_=Integer))
         )
+
+    def takeable(self, paused: bool) -> ColumnElement[bool]:
+        """A condition: a job of these handlers. Where routes are paused, of none of them: else nothing is asked of
+        the route, so that the plan stays what it is."""
+        ours = self.among(jobs.c.handler, "handlers")
+        return ours & ~self.among(jobs.c.route, "paused") if paused else ours
 
     def claiming(self) -> dict[str, object]:
         """The columns that a claim sets."""
@@ -100,20 +106,26 @@ class Execution(Database):
             "started_at": self.now,
         }
 
-    def peek(self, handlers: Sequence[str]) -> Waiting:
+    def peek(self, handlers: Sequence[str], paused: Collection[str] = ()) -> Waiting:
         """What a claim and a promote would find, in one small query."""
+        statement, routes = (self._peeking_past, {"paused": list(paused)}) if paused else (self._peeking, {})
         with self.connection() as connection:
-            row = connection.execute(self._peeking, {"handlers": list(handlers)}).one()
+            row = connection.execute(statement, {"handlers": list(handlers)} | routes).one()
         return Waiting(tuple(map(bool, row[:-1])), row.left is not None and row.left <= 0)
 
     @cached_property
     def _peeking(self) -> Select[*tuple[object, ...]]:
+        return self._peek(paused=False)
+
+    @cached_property
+    def _peeking_past(self) -> Select[*tuple[object, ...]]:
+        return self._peek(paused=True)
+
+    def _peek(self, paused: bool) -> Select[*tuple[object, ...]]:
         # The first by the index, and no EXISTS: for that PostgreSQL reads the table from its oldest rows on.
         lanes = [
             select(jobs.c.due_at)
-            .where(
-                jobs.c.state == state(JobState.ENQUEUED), jobs.c.lane == lane, self.among(jobs.c.handler, "handlers")
-            )
+            .where(jobs.c.state == state(JobState.ENQUEUED), jobs.c.lane == lane, self.takeable(paused))
             .order_by(jobs.c.due_at)
             .limit(literal_column("1"))
             .scalar_subquery()
@@ -124,12 +136,16 @@ class Execution(Database):
         return select(*lanes, (due - self.now).label("left"))
 
     @retried
-    def claim(self, owner: bytes, handlers: Sequence[str], limit: int, lane: int = 0) -> list[Job]:
+    def claim(
+        self, owner: bytes, handlers: Sequence[str], limit: int, lane: int = 0, paused: Collection[str] = ()
+    ) -> list[Job]:
         """Take up to `limit` waiting jobs of these handlers for the server `owner`, the oldest first.
 
+        :param paused: routes whose jobs are left where they are.
         :raises StoreUnavailable: what was claimed, if anything, is found by `standing`.
         """
-        return self._claim(owner, {"handlers": list(handlers), "limit": limit, "of_lane": lane})
+        routes: dict[str, object] = {"paused": list(paused)} if paused else {}
+        return self._claim(owner, {"handlers": list(handlers), "limit": limit, "of_lane": lane} | routes)
 
     def _claim(self, owner: bytes, parameters: dict[str, object]) -> list[Job]:
         raise NotImplementedError

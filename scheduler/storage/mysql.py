@@ -68,7 +68,9 @@ class MySQL(Storage):
         event.listen(engine, "connect", _set_up)
         self._insertion = rows.insertion(self.absent(jobs), self.now)
         self._insertion_told = self._insertion.returning(*EXISTING)
-        self._oldest = self.waiting(*HELD).with_for_update(skip_locked=True)
+        self._oldest, self._oldest_past = (
+            self.waiting(*HELD, paused=paused).with_for_update(skip_locked=True) for paused in (False, True)
+        )
         self._claiming = update(jobs).where(self.among(jobs.c.id, "ids")).values(self.claiming())
 
     def pick(self, connection: Connection, rows: Select[*tuple[object, ...]]) -> ColumnElement[bool]:
@@ -98,7 +100,8 @@ class MySQL(Storage):
 
     def _claim(self, owner: bytes, parameters: dict[str, object]) -> list[Job]:
         with self.transaction() as connection:
-            waiting = [Job._make(row) for row in connection.execute(self._oldest, parameters)]
+            statement = self._oldest_past if "paused" in parameters else self._oldest
+            waiting = [Job._make(row) for row in connection.execute(statement, parameters)]
             if waiting:
                 connection.execute(self._claiming, {"owner": owner, "ids": [job.key for job in waiting]})
         return [job._replace(version=job.version + 1, owner=owner) for job in waiting]

@@ -188,8 +188,12 @@ class PostgreSQL(Storage):
         once = select(self.now).scalar_subquery()
         self._insertion = _insertion(once)
         self._finishing = _finishing(once)
-        self._claiming = (
-            update(jobs).where(_picked(self.waiting(jobs.c.id))).values(self.claiming()).returning(jobs.c.due_at, *HELD)
+        self._claiming, self._claiming_past = (
+            update(jobs)
+            .where(_picked(self.waiting(jobs.c.id, paused=paused)))
+            .values(self.claiming())
+            .returning(jobs.c.due_at, *HELD)
+            for paused in (False, True)
         )
 
     def among(self, column: Column[T], name: str) -> ColumnElement[bool]:
@@ -239,7 +243,8 @@ class PostgreSQL(Storage):
 
     def _claim(self, owner: bytes, parameters: dict[str, object]) -> list[Job]:
         with self.connection() as connection:
-            rows = connection.execute(self._claiming, parameters | {"owner": owner}).all()
+            statement = self._claiming_past if "paused" in parameters else self._claiming
+            rows = connection.execute(statement, parameters | {"owner": owner}).all()
         return [Job._make(row[1:]) for row in sorted(rows, key=lambda row: row[0])]
 
     def _finish(self, results: Sequence[Finish]) -> set[bytes]:

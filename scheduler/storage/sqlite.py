@@ -36,9 +36,12 @@ class SQLite(Storage):
         super().__init__(engine, options)
         event.listen(engine, "connect", _set_up)
         self._insertion = rows.insertion(insert(jobs).on_conflict_do_nothing(), self.now).returning(jobs.c.id)
-        oldest = self.waiting(jobs.c.id).order_by(text("rowid"))
-        self._claiming = (
-            update(jobs).where(jobs.c.id.in_(oldest)).values(self.claiming()).returning(jobs.c.due_at, *HELD)
+        self._claiming, self._claiming_past = (
+            update(jobs)
+            .where(jobs.c.id.in_(self.waiting(jobs.c.id, paused=paused).order_by(text("rowid"))))
+            .values(self.claiming())
+            .returning(jobs.c.due_at, *HELD)
+            for paused in (False, True)
         )
 
     def pick(self, connection: Connection, rows: Select[*tuple[object, ...]]) -> ColumnElement[bool]:
@@ -58,7 +61,8 @@ class SQLite(Storage):
 
     def _claim(self, owner: bytes, parameters: dict[str, object]) -> list[Job]:
         with self.connection() as connection:
-            claimed = connection.execute(self._claiming, parameters | {"owner": owner}).all()
+            statement = self._claiming_past if "paused" in parameters else self._claiming
+            claimed = connection.execute(statement, parameters | {"owner": owner}).all()
         return [Job._make(row[1:]) for row in sorted(claimed, key=lambda row: row[0])]
 
     def _finish(self, results: Sequence[Finish]) -> set[bytes]:
