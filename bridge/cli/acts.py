@@ -55,7 +55,7 @@ def act(name: str, text: str) -> click.Command:
             raise click.UsageError("give ids, or - to read them from a pipe, or --all-matching with filters")
         if names and (dry_run or any(filters.values())):
             raise click.UsageError("filters and --dry-run go with --all-matching, and not with ids")
-        if all_matching and not (yes or dry_run or sys.stdin.isatty()):
+        if all_matching and not (yes or dry_run or _may_ask()):
             raise click.UsageError("there is no terminal to ask on: add --yes, or --dry-run to see how many it is")
         configuration = configured(config)
         doing = _doing(name, configuration)
@@ -70,6 +70,10 @@ def act(name: str, text: str) -> click.Command:
                 context.exit(each(piped(names), one, output, done=("DONE",)))
 
     return verb
+
+
+def _may_ask() -> bool:
+    return sys.stdin.isatty()
 
 
 def _doing(name: str, configuration: Configuration) -> Doing:

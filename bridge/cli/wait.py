@@ -51,8 +51,13 @@ def wait(
         results = _awaited(partial(_keys, configuration, storage), storage, piped(names), timeout)
     for name, result in results.items():
         if result != "SUCCEEDED":
-            late = result not in ("FAILED", "DELETED")
-            why = f"{result} still, {timeout:g} s have passed" if late else f"it ended as {result}"
+            late = f"it is {result} still, and {timeout:g} s have passed"
+            ended = {
+                "NOT_FOUND": "no job has this id or correlation ID",
+                "FAILED": "it FAILED",
+                "DELETED": "it is DELETED",
+            }
+            why = ended.get(result, late)
             click.echo(f"jobbridge: {printable(name)}: {why}", err=True)
     print_records([{"id": name, "result": result} for name, result in results.items()], ("id", "result"), output)
     context.exit(5 if "NOT_FOUND" in results.values() else 0 if set(results.values()) <= {"SUCCEEDED"} else 1)

@@ -73,6 +73,8 @@ VERBS: dict[str, Callable[[Storage, Job], object]] = {
     "purge": lambda storage, _: storage.purge(),
     "requeue": lambda storage, _: storage.requeue(KEY),
     "delete": lambda storage, _: storage.delete(KEY),
+    "run now": lambda storage, _: storage.run_now(KEY),
+    "cancel": lambda storage, _: storage.cancel(KEY),
     "beat": lambda storage, _: storage.beat(A, "{}"),
     "unregister": lambda storage, _: storage.unregister(A),
 }
@@ -237,7 +239,7 @@ def test_the_places_that_write_to_jobs_rows_are_known() -> None:
         "postgresql.__init__",
         "mysql.__init__",
         "sqlite.__init__",
-        "operators._act",
+        "acts._write",
         "upkeep.promote",
         "upkeep.rescue",
         "upkeep.purge",
