@@ -171,6 +171,8 @@ GUARDS: dict[str, tuple[JobState, set[str]]] = {
     "purge": (JobState.SUCCEEDED, {"state", "due_at"}),
     "requeue": (JobState.FAILED, {"id", "version"}),
     "delete": (JobState.PROCESSING, {"id", "version"}),
+    "run now": (JobState.SCHEDULED, {"id", "version"}),
+    "cancel": (JobState.PROCESSING, {"id", "version"}),
 }
 
 
@@ -188,7 +190,7 @@ def test_every_write_to_a_jobs_row_carries_its_guard(storage: Storage, name: str
 
 def test_finish_and_rescue_carry_the_guard_in_the_write_itself(storage: Storage) -> None:
     """No read before it could replace it: between the two another may win."""
-    for name in ("succeed", "hand back", "fail with an event", "rescue", "requeue", "delete"):
+    for name in ("succeed", "hand back", "fail with an event", "rescue", "requeue", "delete", "run now", "cancel"):
         state, guard = GUARDS[name]
         force(storage, KEY, state="DELETED", due_at=1)
         storage.purge()
