@@ -10,6 +10,7 @@ from bridge.sources.local import LocalSource
 from bridge.sources.source import Source
 from scheduler import retry
 from scheduler.handlers import HandlerRegistry, collect
+from scheduler.limits import Limit, Rate, limit_key
 from scheduler.retry import Policies, PolicyOverride
 from scheduler.storage import Storage, open_storage
 
@@ -21,6 +22,7 @@ class Assembled(NamedTuple):
     policies: Policies
     rules: Mapping[str, Sequence[Rule]]
     """By source, in the order of the routes."""
+    limits: Sequence[Limit]
 
 
 def assemble(configuration: Configuration) -> Assembled:
@@ -50,15 +52,21 @@ def assemble(configuration: Configuration) -> Assembled:
                 backoff=_backoff(route.backoff),
                 window=route.dedupe.window,
                 keep_body=route.keep_body,
+                lock_while_retrying=route.lock_while_retrying,
             )
             for route in configuration.routes
         },
     )
-    return Assembled(registry, policies, rules)
+    limits = [
+        Limit(limit_key(route.name), route.concurrency, route.rate and Rate(route.rate[0], int(route.rate[1] * 1e6)))
+        for route in configuration.routes
+        if route.is_limited
+    ]
+    return Assembled(registry, policies, rules, limits)
 
 
 def _backoff(given: Backoff | None) -> retry.Backoff | None:
-    return None if given is None else retry.Backoff(given.base, given.factor, given.max)
+    return None if given is None else retry.Backoff(given.base, given.factor, given.max, given.delays)
 
 
 def decoders(configuration: Configuration, rules: Mapping[str, Sequence[Rule]]) -> dict[str, Decoder]:

@@ -51,7 +51,10 @@ def envelope(message: Message) -> str:
 
 
 def _first_delivery(message: Message, stored: str) -> str:
-    """The envelope of the message's first delivery."""
+    """The envelope of the message's first delivery; of a header table that can't be read nothing, since the broker's
+    own headers are in it as well."""
+    if message.undecodable is not None:
+        return envelope(message._replace(headers=(), undecodable=""))
     sent = tuple(one for one in message.headers if one[0] not in REDELIVERY)
     return stored if len(sent) == len(message.headers) else envelope(message._replace(headers=sent))
 

@@ -4,9 +4,11 @@ The body is validated here and not at run time: an invalid message must not use 
 The bytes that are stored are the bytes received; the parsed object goes along for a job that starts here at once.
 """
 
+import contextlib
 import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from operator import attrgetter
 from typing import NamedTuple
@@ -18,6 +20,10 @@ from bridge.message import Message, header_texts
 from bridge.routing import Rule, choose
 from scheduler.bodies import InvalidBody, parse_json
 from scheduler.job import NewJob, headers_json, new_job
+from scheduler.limits import limit_key, lock_key
+from scheduler.verdict import LONGEST, microseconds
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Request(NamedTuple):
@@ -69,6 +75,7 @@ class Decoder:
         self._max_message_bytes = max_message_bytes
         self._random_id = random_id
         self._finders = {rule.route.dedupe.key: finder(rule.route.dedupe.key) for rule in rules}
+        self._terms = {rule.route.name: terms for rule in rules if (terms := Terms(rule.route)).say_something}
 
     def decode(self, message: Message) -> Decoded:
         """What becomes of this message."""
@@ -101,6 +108,12 @@ class Decoder:
             source=self._source,
             headers=headers_json(headers),
         )
+        terms = self._terms.get(rule.route.name)
+        if terms is not None or message.expires is not None:
+            try:
+                job = (terms or Terms(rule.route)).applied(job, message, headers)
+            except InvalidBody as error:
+                return Rejection(message, error.reason, str(error))
         return Request(message, rule.route, job, body)
 
     def _correlation(self, message: Message, route: Route, headers: Mapping[str, str]) -> bytes | None:
@@ -111,6 +124,57 @@ class Decoder:
         if dedupe.missing == "content":
             return _content_id(message.body)
         return (message.coordinates or self._random_id()).encode()
+
+
+class Terms:
+    """What a route says of when and beside what its jobs may run."""
+
+    def __init__(self, route: Route) -> None:
+        self._route = route
+        self._lock = None if route.lock is None else finder(route.lock)
+        self._limit = limit_key(route.name) if route.is_limited else None
+
+    @property
+    def say_something(self) -> bool:
+        """Whether a job of this route is any different for them."""
+        route = self._route
+        waits = route.delay or route.schedule or route.expires
+        return bool(waits or self._lock or self._limit)
+
+    def applied(self, job: NewJob, message: Message, headers: Mapping[str, str]) -> NewJob:
+        """The job under these terms. Without a lock's value it is under no lock, as Kafka's records without a key.
+
+        :raises InvalidBody: where the lock stands in a body that can't be read, or the due time is none.
+        """
+        route = self._route
+        at_us, delay = None, route.delay
+        when = headers.get(route.schedule.header) if route.schedule is not None else None
+        if when is not None:
+            at_us, delay = due_time(when)
+        value = self._lock(message) if self._lock is not None else None
+        expiries = [expires for expires in (route.expires, message.expires) if expires is not None]
+        return job._replace(
+            at_us=at_us,
+            delay_us=microseconds(delay),
+            lock_key=lock_key(route.namespace, value) if value else None,
+            limit_key=self._limit,
+            expires_us=microseconds(min(expiries)) if expiries else None,
+        )
+
+
+def due_time(text: str) -> tuple[int | None, float]:
+    """An RFC 3339 time as microseconds since 1970, or a number as seconds from now.
+
+    :raises InvalidBody: for neither.
+    """
+    with contextlib.suppress(ValueError):
+        if 0 <= (delay := float(text)) <= LONGEST:
+            return None, delay
+    with contextlib.suppress(ValueError, OverflowError):
+        at = datetime.fromisoformat(text)
+        if at.tzinfo is not None:
+            return max(0, (at - EPOCH) // timedelta(microseconds=1)), 0.0
+    raise InvalidBody("bad-schedule", "the header for its due time holds no RFC 3339 time and no number of seconds")
 
 
 def finder(key: str) -> Callable[[Message], bytes | None]:

@@ -29,6 +29,8 @@ class Message(NamedTuple):
     local queue, nothing on AMQP."""
     undecodable: str | None = None
     """Why the broker's client could not decode it: such a message is a dead letter."""
+    expires: float | None = None
+    """Seconds after which nobody wants it any more: AMQP's expiration property."""
 
 
 def text(raw: bytes) -> str:

@@ -67,6 +67,7 @@ class Pod:
             assembled.policies,
             workers=pod.workers,
             heartbeat=pod.heartbeat,
+            limits=assembled.limits,
             name=pod.name,
             random=self._random,
             monotonic=monotonic,
@@ -170,6 +171,7 @@ class Pod:
             source.pause("the pod stops")
         deadline = self._monotonic() + INGEST_SECONDS
         while not self._ingested() and self._monotonic() < deadline and not self._hurry.is_set():
+            self.server.worker.distrust()
             yield 0.01
         for source in self._sources:
             source.close()

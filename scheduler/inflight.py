@@ -6,6 +6,7 @@ end is known to the database; so a row that stands as ours and is nowhere in the
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 
@@ -107,6 +108,7 @@ def claimed_job(new: NewJob, owner: bytes) -> Job:
         0,
         0,
         new.retries,
+        new.lock_key,
     )
 
 
@@ -122,7 +124,7 @@ class InFlight:
         self._monotonic = monotonic
         self._runs: dict[bytes, Run] = {}
         self._phases = [0, 0, 0, 0]
-        self._lanes = [0, 0, 0]
+        self._lanes: Counter[int] = Counter()
         self._pace = 0.0
         self._counted = 0
         self._spent = 0.0

@@ -28,7 +28,7 @@ class JobState(StrEnum):
     FAILED = "FAILED"
     """Out of tries, or orphaned too often. Left by an operator's requeue or delete."""
     DELETED = "DELETED"
-    """Ended by an operator. Left by an operator's requeue alone."""
+    """Ended by an operator, or not started before it expired. Left by an operator's requeue alone."""
 
 
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
@@ -97,6 +97,25 @@ class NewJob(NamedTuple):
     """Of the body: the same ID with another digest is a conflict."""
     retries: int | None
     """What the program that enqueued it asked for; None: the handler's configuration decides."""
+    at_us: int | None = None
+    """When it is due, by the database's clock; None: `delay_us` after it is inserted."""
+    delay_us: int = 0
+    lock_key: bytes | None = None
+    """Of all jobs with this key one runs at a time, in order of arrival."""
+    limit_key: bytes | None = None
+    """Its route's, where that has a limit of its runs."""
+    expires_us: int | None = None
+    """After its insertion: not started by then, it is deleted."""
+
+    @property
+    def later(self) -> bool:
+        """Whether it waits for a due time first."""
+        return self.at_us is not None or self.delay_us > 0
+
+    @property
+    def at_once(self) -> bool:
+        """Whether nothing but a worker has to be waited for."""
+        return not self.later and self.lock_key is None and self.limit_key is None
 
 
 def new_job(
@@ -109,6 +128,11 @@ def new_job(
     source: str = "",
     headers: str = "{}",
     retries: int | None = None,
+    at_us: int | None = None,
+    delay_us: int = 0,
+    lock_key: bytes | None = None,
+    limit_key: bytes | None = None,
+    expires_us: int | None = None,
 ) -> NewJob:
     """Build the request for a job.
 
@@ -130,6 +154,11 @@ def new_job(
         body,
         blake2b(body, digest_size=16).digest(),
         retries,
+        at_us,
+        delay_us,
+        lock_key,
+        limit_key,
+        expires_us,
     )
 
 
@@ -151,6 +180,7 @@ class Job(NamedTuple):
     """Failures so far."""
     rescues: int
     retries: int | None
+    lock_key: bytes | None = None
 
     @property
     def id(self) -> UUID:

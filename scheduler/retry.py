@@ -29,9 +29,13 @@ class Backoff(NamedTuple):
     base: float = 1.0
     factor: float = 2.0
     max: float = 3600.0
+    delays: tuple[float, ...] = ()
+    """Given: exactly these, one after the other, without jitter; the last one again and again."""
 
     def delay(self, failures: int, random: Random) -> float:
         """Seconds until the next try after so many failures (1 or more)."""
+        if self.delays:
+            return self.delays[min(failures, len(self.delays)) - 1]
         try:
             ceiling = min(self.max, self.base * self.factor ** (failures - 1))
         except OverflowError:
@@ -53,6 +57,8 @@ class Policy(NamedTuple):
     """Seconds that a failed job is kept."""
     keep_body: bool = True
     """False: the body is dropped when the job succeeds."""
+    lock_while_retrying: bool = True
+    """False: while a job waits for its next try, others with its lock may run."""
 
     def overridden(self, by: PolicyOverride) -> Policy:
         """This policy with what `by` sets."""
@@ -68,6 +74,7 @@ class PolicyOverride(NamedTuple):
     window: float | None = None
     failed_retention: float | None = None
     keep_body: bool | None = None
+    lock_while_retrying: bool | None = None
 
 
 class Policies:

@@ -7,14 +7,17 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from logging import getLogger
 from random import Random
 
 from scheduler.handlers import HandlerRegistry
 from scheduler.inflight import Phase
+from scheduler.limits import Limit
 from scheduler.loops import LoopThread, Outage, waited
 from scheduler.maintenance.duties import Duties
+from scheduler.maintenance.expire import Expire
+from scheduler.maintenance.pass_on import PassOn
 from scheduler.maintenance.promote import Promote
 from scheduler.maintenance.purge import Purge
 from scheduler.maintenance.rescue import Rescue
@@ -50,6 +53,7 @@ class Server:
         *,
         workers: int = 20,
         heartbeat: float = 15.0,
+        limits: Sequence[Limit] = (),
         name: str = "",
         random: Random | None = None,
         monotonic: Callable[[], float] = time.monotonic,
@@ -59,7 +63,7 @@ class Server:
         self.outage = Outage(monotonic)
         self._monotonic = monotonic
         self._more_status = more_status
-        self.worker = Worker(storage, registry, policies, workers, random=random, monotonic=monotonic)
+        self.worker = Worker(storage, registry, policies, workers, limits=limits, random=random, monotonic=monotonic)
         self.membership = Membership(
             heartbeat_storage,
             interval=heartbeat,
@@ -75,7 +79,12 @@ class Server:
         self.claimer = Claimer(self.worker)
         self.finisher = Finisher(self.worker)
         rescue = Rescue(storage, self.membership, policies.default.failed_retention)
-        self.duties = Duties(self.membership, [Promote(storage), Purge(storage)], [rescue], monotonic)
+        self.duties = Duties(
+            self.membership,
+            [Promote(storage), Expire(storage, policies.default.window), PassOn(storage), Purge(storage)],
+            [rescue],
+            monotonic,
+        )
         longest = min(heartbeat / 2, 2.0)
 
         def thread(loop: Claimer | Finisher | Duties | Membership) -> LoopThread:
@@ -118,6 +127,7 @@ class Server:
         deadline = self._monotonic() + grace
         while True:
             worker.hand_back_waiting()  # each time: a claim or an insert may have been under way
+            worker.distrust()
             if not worker.inflight.in_phase(Phase.RUNNING) or self._monotonic() >= deadline or hurry.is_set():
                 break
             yield 0.02

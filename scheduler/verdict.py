@@ -7,6 +7,7 @@ from random import Random
 from scheduler.handlers import JobOptions
 from scheduler.job import Job, JobState
 from scheduler.retry import Policy, Snooze
+from scheduler.storage.gates import LOCKED
 from scheduler.storage.records import Event, Finish
 
 MAX_TRACE = 16_000
@@ -39,7 +40,13 @@ def stack_trace(error: BaseException) -> str:
 def succeeded(job: Job, policy: Policy) -> Finish:
     """The handler returned."""
     return Finish(
-        job.key, job.version, job.owner, JobState.SUCCEEDED, microseconds(policy.window), 0, not policy.keep_body
+        job.key,
+        job.version,
+        job.owner,
+        JobState.SUCCEEDED,
+        microseconds(policy.window),
+        drop_body=not policy.keep_body,
+        lock_key=job.lock_key,
     )
 
 
@@ -50,8 +57,10 @@ def handed_back(job: Job) -> Finish:
 
 def ended_by(error: BaseException, job: Job, policy: Policy, options: JobOptions, random: Random) -> Finish:
     """The handler raised."""
+    lane = LOCKED if job.lock_key is not None and not policy.lock_while_retrying else 0
     if isinstance(error, Snooze):
-        return Finish(job.key, job.version, job.owner, JobState.SCHEDULED, microseconds(error.delay))
+        until = microseconds(error.delay)
+        return Finish(job.key, job.version, job.owner, JobState.SCHEDULED, until, lane=lane, lock_key=job.lock_key)
     failures = job.attempts + 1
     retries = policy.retries if job.retries is None else job.retries
     again = failures <= retries and options.retries(error)
@@ -63,5 +72,7 @@ def ended_by(error: BaseException, job: Job, policy: Policy, options: JobOptions
         JobState.SCHEDULED if again else JobState.FAILED,
         microseconds(delay),
         failures=1,
+        lane=lane if again else 0,
+        lock_key=job.lock_key,
         event=Event("FAILED", stack_trace(error)),
     )

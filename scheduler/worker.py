@@ -29,10 +29,11 @@ from scheduler.executors import Executors, HandlerTimeout
 from scheduler.handlers import HandlerRegistry, log_fields
 from scheduler.inflight import UNPARSED, InFlight, Phase, Registration, Run
 from scheduler.job import Job, JobState
+from scheduler.limits import Limit
 from scheduler.membership import Membership
 from scheduler.retry import Policies
 from scheduler.storage.errors import StoreUnavailable
-from scheduler.storage.execution import LANES
+from scheduler.storage.gates import LIMITED, RESCUED_LANES
 from scheduler.storage.records import Finish
 from scheduler.storage.storage import Storage
 from scheduler.verdict import ended_by, handed_back, one_line, succeeded
@@ -55,12 +56,14 @@ class Worker:
         policies: Policies,
         workers: int,
         *,
+        limits: Sequence[Limit] = (),
         random: Random,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.storage = storage
         self.registry = registry
         self.policies = policies
+        self.limits = limits
         self.membership: Membership
         self.random = random
         self.monotonic = monotonic
@@ -190,9 +193,12 @@ class Claimer:
         self.wake = worker.claiming
         self._worker = worker
         self._handlers = list(worker.registry)
+        self._limits = [limit.key for limit in worker.limits]
         self._reconciled = 0
         self._pause = BUSY_POLL
         self._peeked = float("-inf")
+        self._left: float | None = None
+        """Seconds until the next scheduled job was due at the last look."""
 
     def step(self) -> float:
         """One round; seconds to wait unless woken."""
@@ -217,34 +223,49 @@ class Claimer:
             self._pause = BUSY_POLL
             return 0.0 if taken >= room else BUSY_POLL
         self._pause = min(IDLE_POLL, self._pause * 2)
-        return self._pause
+        return self._pause if self._left is None else max(BUSY_POLL, min(self._pause, self._left))
 
     def _claim(self, registration: Registration, room: int) -> int:
         worker = self._worker
         now = worker.monotonic()
-        if worker.hungry or now - self._peeked > 0.1:
-            self._peeked = now
-            waiting = worker.storage.peek(self._handlers, worker.paused_routes)
-            if waiting.due:
-                worker.storage.promote()
-                waiting = worker.storage.peek(self._handlers, worker.paused_routes)
-            if not any(waiting.lanes):
-                return 0
-            taken = 0
-            # A job that was orphaned may have killed its pod: those orphaned twice run one at a time, those
-            # orphaned once are taken for free workers only. So one that kills takes no innocent with it often.
-            if waiting.lanes[2] and not worker.inflight.holds_lane(2):
-                taken += self._take(registration, 1, 2)
-            if waiting.lanes[1] and (free := min(room - taken, worker.inflight.free_workers())) > 0:
-                taken += self._take(registration, free, 1)
-            if waiting.lanes[0] and taken < room:
-                taken += self._take(registration, room - taken, 0)
-            return taken
-        return self._take(registration, room, 0)
+        if not worker.hungry and now - self._peeked <= 0.1:
+            return self._take(registration, room, 0)
+        self._peeked = now
+        waiting = worker.storage.peek(self._handlers, self._limits, worker.paused_routes)
+        if waiting.left is not None and waiting.left <= 0:
+            worker.storage.promote()
+            waiting = worker.storage.peek(self._handlers, self._limits, worker.paused_routes)
+        self._left = waiting.left
+        taken = 0
+        # A job that was orphaned may have killed its pod: those orphaned twice run one at a time, those orphaned once
+        # are taken for free workers only. So one that kills takes no innocent with it often.
+        for lane in (2, 1):
+            if waiting.lanes[lane]:
+                taken += self._take(registration, self._few(room - taken, lane), lane)
+        for limit, highest in zip(worker.limits, waiting.limited, strict=True):
+            for lane in () if highest is None else {highest, LIMITED}:
+                taken += self._take(registration, self._few(room - taken, lane), lane, limit)
+        if waiting.lanes[0]:
+            taken += self._take(registration, room - taken, 0)
+        return taken
 
-    def _take(self, registration: Registration, limit: int, lane: int) -> int:
-        worker = self._worker
-        claimed = worker.storage.claim(registration.id, self._handlers, limit, lane, worker.paused_routes)
+    def _few(self, room: int, lane: int) -> int:
+        """How many of a lane are taken that must not be taken ahead of their start: a limited job would keep a place
+        that another pod could use."""
+        inflight = self._worker.inflight
+        one = 0 if inflight.holds_lane(lane) else 1
+        if lane in (RESCUED_LANES, LIMITED + RESCUED_LANES):
+            return min(room, one)
+        return min(room, inflight.free_workers() or one)  # behind a queue that never ends no worker is ever free
+
+    def _take(self, registration: Registration, number: int, lane: int, limit: Limit | None = None) -> int:
+        if number <= 0:
+            return 0
+        storage, server, paused = self._worker.storage, registration.id, self._worker.paused_routes
+        if limit is None:
+            claimed = storage.claim(server, self._handlers, number, lane, paused)
+        else:
+            claimed = storage.claim_limited(server, self._handlers, number, lane, limit, paused)
         self._start(claimed, registration, lane)
         return len(claimed)
 
@@ -268,8 +289,8 @@ class Claimer:
             known = [job for job in held if job.handler in worker.registry]
             if known:
                 log.warning("found %d claimed jobs whose claim's reply was lost", len(known))
-                for lane in range(LANES + 1):
-                    self._start([job for job in known if min(job.rescues, LANES) == lane], registration, lane)
+                for lane in range(RESCUED_LANES + 1):
+                    self._start([job for job in known if min(job.rescues, RESCUED_LANES) == lane], registration, lane)
         for key, run in copy.items():
             if run.registration is not registration or run.phase is not phases[key]:
                 continue

@@ -137,11 +137,10 @@ def _routes(draft: Draft) -> None:
             message = f"no source {shown}: {_guess(source, draft.sources)}"
             draft.document.mistake("unknown-source", (*path, "from"), message)
         kind = draft.kinds.get(source or "", KafkaSourceSection)
-        if draft.raw_text(*path, "dedupe", "key") == "key" and kind is not KafkaSourceSection:
-            message = (
-                "only Kafka's records have a key: use correlation_id, message_id, header:NAME, body:/.. or content"
-            )
-            draft.document.mistake("key-without-kafka", (*path, "dedupe", "key"), message)
+        for key, others in ((("dedupe", "key"), "message_id, content, "), (("lock",), "")):
+            if draft.raw_text(*path, *key) == "key" and kind is not KafkaSourceSection:
+                message = f"only Kafka's records have a key: use correlation_id, {others}header:NAME or body:/.."
+                draft.document.mistake("key-without-kafka", (*path, *key), message)
         when = draft.raw(*path, "when")
         for test in when if isinstance(when, dict) and source in draft.kinds else ():
             if (test == "topic") != (kind is KafkaSourceSection) and test in ("topic", "routing_key"):

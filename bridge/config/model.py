@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from bridge.config.units import Duration, Size
+from bridge.config.units import Duration, Rate, Size
 from bridge.config.urls import BROKER_SCHEMES, STORE_SCHEMES, split
 
 
@@ -204,6 +204,13 @@ class Backoff(Section):
     base: Duration = Field(1.0, ge=0)
     factor: float = Field(2.0, ge=1, le=100)
     max: Duration = Field(3600.0, ge=0)
+    delays: tuple[Duration, ...] = ()
+    """Given: exactly these, one after the other; the last one again and again."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        return {"delays": value} if isinstance(value, list) else value
 
 
 Retries = Annotated[int, Field(ge=0, le=10_000)]
@@ -219,20 +226,25 @@ class Defaults(Section):
 _POINTER = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
 
 
-def _dedupe_key(value: str) -> str:
-    if value in ("correlation_id", "message_id", "key", "content"):
-        return value
+def _place(value: str, name: str, places: tuple[str, ...]) -> str:
+    """Where in a message something stands: one of some fields, `header:NAME` or `body:/json/pointer`."""
     form, _, rest = value.partition(":")
-    if form == "header" and rest:
+    if value in places or (form == "header" and rest):
         return value
     if form == "body":
         if _POINTER.fullmatch(rest):
             return value
-        raise PydanticCustomError("bad-dedupe-key", "after body: stands a JSON pointer, such as body:/order/id")
-    raise PydanticCustomError(
-        "bad-dedupe-key",
-        "a dedupe key is correlation_id, message_id, header:NAME, key, body:/json/pointer or content",
-    )
+        raise PydanticCustomError(f"bad-{name}", "after body: stands a JSON pointer, such as body:/order/id")
+    known = ", ".join((*places, "header:NAME"))
+    raise PydanticCustomError(f"bad-{name}", f"a {name.replace('-', ' ')} is {known} or body:/json/pointer")
+
+
+def _dedupe_key(value: str) -> str:
+    return _place(value, "dedupe-key", ("correlation_id", "message_id", "key", "content"))
+
+
+def _lock(value: str) -> str:
+    return _place(value, "lock", ("correlation_id", "key"))
 
 
 class Dedupe(Section):
@@ -253,6 +265,11 @@ def _when_key(value: str) -> str:
     raise PydanticCustomError("bad-when", "when tests header:NAME, routing_key, topic, type or content_type")
 
 
+class Schedule(Section):
+    header: Text
+    """The header that says when: an RFC 3339 time, or seconds from now."""
+
+
 class Route(Section):
     name: Name
     source: Name = Field(alias="from")
@@ -265,6 +282,18 @@ class Route(Section):
     backoff: Backoff | None = None
     """Complete: what the route does not give of it comes from `defaults`, else is built in."""
     keep_body: bool = True
+    delay: Duration = 0.0
+    schedule: Schedule | None = None
+    expires: Annotated[Duration, Field(gt=0)] | None = None
+    lock: Annotated[str, AfterValidator(_lock)] | None = None
+    lock_while_retrying: bool = True
+    concurrency: int | None = Field(None, ge=1, le=100_000)
+    rate: Rate | None = None
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether its runs are limited over all pods."""
+        return self.concurrency is not None or self.rate is not None
 
     @property
     def namespace(self) -> str:

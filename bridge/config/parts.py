@@ -29,10 +29,7 @@ from bridge.config.model import (
 )
 from bridge.config.urls import scheme_of
 
-_PLANNED = (
-    "auth concurrency dashboard delay expires filters labels lock metrics priority rate recurring schedule tests "
-    "title tracing"
-)
+_PLANNED = "auth dashboard filters labels metrics priority recurring tests title tracing"
 """Keys of later versions: refused by that name, so that no one takes them for a typing error or for working."""
 
 _SHOULD = {

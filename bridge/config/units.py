@@ -44,6 +44,19 @@ def size(value: object) -> int:
     return int(match[1]) * _SIZE[match[2]]
 
 
+def rate(value: object) -> tuple[int, float]:
+    """`100/10s`: so many within a duration, in seconds.
+
+    :raises ValueError: for anything else.
+    """
+    number, slash, per = value.partition("/") if isinstance(value, str) else ("", "", "")
+    if slash and number.isdecimal() and 0 < int(number) <= 1_000_000:
+        with contextlib.suppress(ValueError):
+            if 0.1 <= seconds(per) <= 86_400:
+                return int(number), seconds(per)
+    raise PydanticCustomError("bad-rate", "not a rate: write a number, a slash and 100ms to 1d, such as 100/10s")
+
+
 def duration_text(length: float) -> str:
     """Seconds as the file would write them, in the largest unit that needs no fraction."""
     for unit in ("d", "h", "m", "s"):
@@ -71,4 +84,10 @@ Size = Annotated[
     BeforeValidator(size),
     PlainSerializer(size_text, return_type=str, when_used="json"),
     WithJsonSchema({"type": ["string", "integer"], "pattern": rf"^({_SIZE_FORM}|\$.*)$", "minimum": 0}),
+]
+Rate = Annotated[
+    tuple[int, float],
+    BeforeValidator(rate),
+    PlainSerializer(lambda given: f"{given[0]}/{duration_text(given[1])}", return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": r"^([0-9]+/.+|\$.*)$"}),
 ]

@@ -45,7 +45,12 @@ def amqp_message(method: pika.spec.Basic.Deliver, properties: pika.BasicProperti
         _text(properties.content_encoding),
         "",
         undecodable,
+        None if properties.expiration is None else _seconds(properties.expiration),
     )
+
+
+def _seconds(milliseconds: str | bytes) -> float | None:
+    return int(milliseconds) / 1000 if len(milliseconds) < 15 and milliseconds.isdigit() else None
 
 
 def _text(value: str | bytes | None) -> str | None:

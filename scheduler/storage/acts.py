@@ -13,8 +13,8 @@ from sqlalchemy import BigInteger, Row, and_, case, func, insert, literal, null,
 from sqlalchemy.sql.elements import ColumnElement
 
 from scheduler.job import FINISHED, TRANSITIONS, JobState
-from scheduler.storage.database import Database, retried
-from scheduler.storage.execution import lane_of
+from scheduler.storage.database import retried
+from scheduler.storage.gates import LIMITED, LOCKED, Gates, due_lane
 from scheduler.storage.matching import Wanted, matching
 from scheduler.storage.records import Act
 from scheduler.storage.tables import job_events, jobs
@@ -56,17 +56,17 @@ class Doing(NamedTuple):
     """By route, where that has one of its own."""
 
 
-Seen = Row[tuple[bytes, int, str, bool]]
+Seen = Row[tuple[bytes, int, str, bytes | None, bool]]
 """A job as it was decided on."""
 
-_seen = select(jobs.c.id, jobs.c.version, jobs.c.state, jobs.c.body.is_(None).label("dropped"))
+_seen = select(jobs.c.id, jobs.c.version, jobs.c.state, jobs.c.lock_key, jobs.c.body.is_(None).label("dropped"))
 
 
 class _MovedOn(Exception):
     """Rolls back a batch in which a job is no longer what was decided on."""
 
 
-class Acts(Database):
+class Acts(Gates):
     """The verbs that change jobs for people."""
 
     def requeue(self, key: bytes, *, by: str = "") -> Act:
@@ -137,10 +137,12 @@ class Acts(Database):
                     insert(job_events).values(at=self.now, kind=doing.verb.event, times=1),
                     [{"job_id": one.id, "version": one.version, "detail": f"{by}it was {one.state}"} for one in seen],
                 )
-                return len(seen)
         except _MovedOn:
             half = len(seen) // 2
             return self._write(doing, seen[:half]) + self._write(doing, seen[half:]) if half else 0
+        if locks := {one.lock_key for one in seen if one.lock_key is not None}:
+            self.pass_on(locks)
+        return len(seen)
 
     def _values(self, doing: Doing) -> dict[str, object]:
         if doing.verb.target is JobState.DELETED:
@@ -150,8 +152,10 @@ class Acts(Database):
                 window = case(own, value=jobs.c.route, else_=window)
             return {"due_at": self.now + window, "lane": 0, "finished_at": self.now}
         if doing.verb is RUN_NOW:
-            return {"due_at": self.now, "lane": lane_of(jobs.c.rescues)}
-        return {"due_at": self.now, "lane": 0, "attempts": 0, "rescues": 0, "finished_at": null()}
+            return {"due_at": self.now, "lane": due_lane()}
+        first = case((jobs.c.lock_key.is_not(None), LOCKED), (jobs.c.limit_key.is_not(None), LIMITED), else_=0)
+        again = {"attempts": 0, "rescues": 0, "finished_at": null(), "expires_at": null()}
+        return {"due_at": self.now, "lane": first, **again}
 
 
 def _lacks_body(doing: Doing, seen: Seen) -> bool:

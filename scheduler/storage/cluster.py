@@ -2,7 +2,7 @@
 
 from sqlalchemy import bindparam, delete, select, update
 
-from scheduler.storage.database import Database, retried
+from scheduler.storage.database import Contended, Database, retried
 from scheduler.storage.records import ServerRow
 from scheduler.storage.tables import servers
 
@@ -16,20 +16,23 @@ class Cluster(Database):
     @retried
     def register(self, server: bytes, *, host: str, pid: int, interval_us: int, status: str) -> int:
         """Enter a server under a new id; its number, which is higher than all before. May be done twice."""
+        # Whoever saw an earlier try, and held it for dead, sees another beat; also where it struck that one off.
+        row = self.counted(servers, ("id",), {"beat": servers.c.beat + 1, "last_heartbeat": self.now}).values(
+            id=server,
+            host=host,
+            pid=pid,
+            beat=self.random.getrandbits(32),
+            interval_us=interval_us,
+            started_at=self.now,
+            last_heartbeat=self.now,
+            status=status,
+        )
         with self.connection() as connection:
-            connection.execute(
-                self.absent(servers).values(
-                    id=server,
-                    host=host,
-                    pid=pid,
-                    beat=0,
-                    interval_us=interval_us,
-                    started_at=self.now,
-                    last_heartbeat=self.now,
-                    status=status,
-                )
-            )
-            return int(connection.execute(select(servers.c.number).where(servers.c.id == server)).scalar_one())
+            connection.execute(row)
+            number = connection.execute(select(servers.c.number).where(servers.c.id == server)).scalar()
+        if number is None:
+            raise Contended("it was struck off while it registered")
+        return int(number)
 
     @retried
     def beat(self, server: bytes, status: str) -> bool:

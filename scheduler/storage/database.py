@@ -11,7 +11,7 @@ from functools import wraps
 from random import Random
 from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
-from sqlalchemy import Column, Connection, Engine, Insert, Select, Table, bindparam, insert, select
+from sqlalchemy import Column, Connection, Engine, Insert, Table, bindparam, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -100,6 +100,15 @@ class Database:
                 raise
             connection.exec_driver_sql("COMMIT")
 
+    @contextlib.contextmanager
+    def joined(self, connection: Connection | None) -> Iterator[Connection]:
+        """The caller's own connection, whose errors are his; None: one of the pool."""
+        if connection is not None:
+            yield connection
+            return
+        with self.connection() as own:
+            yield own
+
     def answers(self) -> bool:
         """Whether it takes a row now, which is rolled back: one that is read-only, or full, still answers a SELECT."""
         try:
@@ -117,11 +126,6 @@ class Database:
         """The database's clock: microseconds since 1970."""
         with self.connection() as connection:
             return int(connection.execute(select(self.now)).scalar_one())
-
-    def pick(self, connection: Connection, rows: Select[*tuple[object, ...]]) -> ColumnElement[bool]:
-        """A condition for the jobs that `rows` selects (their ids), locked for this statement, passing over those
-        that others hold locked. Where the database needs two statements for it, a transaction must be open."""
-        raise NotImplementedError
 
     def among(self, column: Column[R], name: str) -> ColumnElement[bool]:
         """A condition: the column is one of the list that the parameter `name` holds."""

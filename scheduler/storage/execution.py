@@ -5,7 +5,7 @@ still stand, and each write adds one to the version, so one result is recorded (
 changed nothing.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -29,7 +29,9 @@ from sqlalchemy import (
 from sqlalchemy.sql.elements import ColumnElement
 
 from scheduler.job import Job, JobState
-from scheduler.storage.database import Database, retried
+from scheduler.limits import Limit
+from scheduler.storage.database import retried
+from scheduler.storage.gates import LIMITED, RESCUED_LANES, Gates, waiting_lane
 from scheduler.storage.records import Finish
 from scheduler.storage.tables import job_events, jobs, state
 
@@ -48,25 +50,34 @@ HELD = (
     jobs.c.attempts,
     jobs.c.rescues,
     jobs.c.retries,
+    jobs.c.lock_key,
 )
 """The columns of `Job`, in its order."""
 
-LANES = 2
-"""Lane 0: never rescued; 1: rescued once; 2: more often."""
+
+CLAIMS = ((False, False), (False, True), (True, False), (True, True))
+"""The kinds of a claim: whether of one limit's jobs, whether past paused routes."""
+
+
+def kind_of(parameters: Mapping[str, object]) -> tuple[bool, bool]:
+    """The kind of the claim that these parameters are for."""
+    return "of_limit" in parameters, "paused" in parameters
+
+
+def _asked(handlers: Sequence[str], paused: Collection[str]) -> dict[str, object]:
+    ours: dict[str, object] = {"handlers": list(handlers)}
+    return ours | {"paused": list(paused)} if paused else ours
 
 
 class Waiting(NamedTuple):
     """What there is to do."""
 
     lanes: tuple[bool, ...]
-    """For each lane, whether a job of these handlers waits in it."""
-    due: bool
-    """Whether a scheduled job is due, of whatever handler."""
-
-
-def lane_of(rescues: ColumnElement[int]) -> ColumnElement[int]:
-    """The lane of a job that waits for a worker."""
-    return case((rescues >= LANES, LANES), else_=rescues)
+    """For each number of rescues, whether a job of these handlers waits without a limit."""
+    limited: tuple[int | None, ...]
+    """For each limit, the highest lane in which a job of these handlers waits for it."""
+    left: float | None
+    """Seconds until the next scheduled job is due, of whatever handler; 0 or less: it is. None: there is none."""
 
 
 def ends(target: ColumnElement[str]) -> ColumnElement[bool]:
@@ -74,27 +85,20 @@ def ends(target: ColumnElement[str]) -> ColumnElement[bool]:
     return (target != JobState.ENQUEUED.value) & (target != JobState.SCHEDULED.value)
 
 
-class Execution(Database):
+class Execution(Gates):
     """The verbs that workers need."""
 
-    def waiting(self, *columns: ColumnElement[object], paused: bool = False) -> Select[*tuple[object, ...]]:
-        """These columns of the rows that a claim takes, the oldest first; `paused`: while some routes are."""
-        return (
-            select(*columns)
-            .where(
-                jobs.c.state == state(JobState.ENQUEUED),
-                jobs.c.lane == bindparam("of_lane", type_=SmallInteger),
-                self.takeable(paused),
-            )
-            .order_by(jobs.c.due_at)
-            .limit(bindparam("limit", type_=Integer))
-        )
+    CLAIMS_IN_ONE_STATEMENT = True
 
-    def takeable(self, paused: bool) -> ColumnElement[bool]:
-        """A condition: a job of these handlers. Where routes are paused, of none of them: else nothing is asked of
-        the route, so that the plan stays what it is."""
-        ours = self.among(jobs.c.handler, "handlers")
-        return ours & ~self.among(jobs.c.route, "paused") if paused else ours
+    def waiting(self, *columns: ColumnElement[object], limited: bool, paused: bool) -> Select[*tuple[object, ...]]:
+        """These columns of the rows that a claim takes, the oldest first; of one limit's rows; of no paused route."""
+        rows = self._enqueued(*columns, paused=paused).where(
+            jobs.c.lane == bindparam("of_lane", type_=SmallInteger),
+            jobs.c.expires_at.is_(None) | jobs.c.started_at.is_not(None) | (jobs.c.expires_at > self.now),
+        )
+        if limited:
+            rows = rows.where(jobs.c.limit_key == bindparam("of_limit"))
+        return rows.order_by(jobs.c.due_at).limit(bindparam("limit", type_=Integer))
 
     def claiming(self) -> dict[str, object]:
         """The columns that a claim sets."""
@@ -106,34 +110,41 @@ class Execution(Database):
             "started_at": self.now,
         }
 
-    def peek(self, handlers: Sequence[str], paused: Collection[str] = ()) -> Waiting:
+    def peek(self, handlers: Sequence[str], limits: Sequence[bytes] = (), paused: Collection[str] = ()) -> Waiting:
         """What a claim and a promote would find, in one small query."""
-        statement, routes = (self._peeking_past, {"paused": list(paused)}) if paused else (self._peeking, {})
+        lanes_and_due, highest = self._peeking[bool(paused)], (self._highest(limit, bool(paused)) for limit in limits)
+        statement = lanes_and_due if not limits else lanes_and_due.add_columns(*highest)
         with self.connection() as connection:
-            row = connection.execute(statement, {"handlers": list(handlers)} | routes).one()
-        return Waiting(tuple(map(bool, row[:-1])), row.left is not None and row.left <= 0)
+            left, *found = connection.execute(statement, _asked(handlers, paused)).one()
+        lanes = RESCUED_LANES + 1
+        return Waiting(tuple(map(bool, found[:lanes])), tuple(found[lanes:]), None if left is None else left / 1e6)
 
     @cached_property
-    def _peeking(self) -> Select[*tuple[object, ...]]:
-        return self._peek(paused=False)
-
-    @cached_property
-    def _peeking_past(self) -> Select[*tuple[object, ...]]:
-        return self._peek(paused=True)
+    def _peeking(self) -> dict[bool, Select[*tuple[object, ...]]]:
+        return {paused: self._peek(paused) for paused in (False, True)}
 
     def _peek(self, paused: bool) -> Select[*tuple[object, ...]]:
         # The first by the index, and no EXISTS: for that PostgreSQL reads the table from its oldest rows on.
         lanes = [
-            select(jobs.c.due_at)
-            .where(jobs.c.state == state(JobState.ENQUEUED), jobs.c.lane == lane, self.takeable(paused))
+            self._enqueued(jobs.c.due_at, paused=paused)
+            .where(jobs.c.lane == lane)
             .order_by(jobs.c.due_at)
             .limit(literal_column("1"))
             .scalar_subquery()
             .is_not(None)
-            for lane in range(LANES + 1)
+            for lane in range(RESCUED_LANES + 1)
         ]
         due = select(func.min(jobs.c.due_at)).where(jobs.c.state == state(JobState.SCHEDULED)).scalar_subquery()
-        return select(*lanes, (due - self.now).label("left"))
+        return select((due - self.now).label("left"), *lanes)
+
+    def _highest(self, limit: bytes, paused: bool) -> ColumnElement[object]:
+        rows = self._enqueued(jobs.c.lane, paused=paused).where(jobs.c.limit_key == limit, jobs.c.lane >= LIMITED)
+        return rows.order_by(jobs.c.lane.desc(), jobs.c.due_at.desc()).limit(literal_column("1")).scalar_subquery()
+
+    def _enqueued(self, *columns: ColumnElement[object], paused: bool) -> Select[*tuple[object, ...]]:
+        """Where no route is paused nothing is asked of it, so that the plan stays what it is."""
+        rows = select(*columns).where(jobs.c.state == state(JobState.ENQUEUED), self.among(jobs.c.handler, "handlers"))
+        return rows.where(~self.among(jobs.c.route, "paused")) if paused else rows
 
     @retried
     def claim(
@@ -144,10 +155,33 @@ class Execution(Database):
         :param paused: routes whose jobs are left where they are.
         :raises StoreUnavailable: what was claimed, if anything, is found by `standing`.
         """
-        routes: dict[str, object] = {"paused": list(paused)} if paused else {}
-        return self._claim(owner, {"handlers": list(handlers), "limit": limit, "of_lane": lane} | routes)
+        rows = _asked(handlers, paused) | {"limit": limit, "of_lane": lane}
+        with self.connection() if self.CLAIMS_IN_ONE_STATEMENT else self.transaction() as connection:
+            return self._claim(connection, owner, rows)
 
-    def _claim(self, owner: bytes, parameters: dict[str, object]) -> list[Job]:
+    @retried
+    def claim_limited(
+        self,
+        owner: bytes,
+        handlers: Sequence[str],
+        limit: int,
+        lane: int,
+        of_limit: Limit,
+        paused: Collection[str] = (),
+    ) -> list[Job]:
+        """As `claim`, of one limit's jobs, and no more than it leaves room for among all servers."""
+        with self.transaction() as connection:
+            now, grants = self._lock_limit(connection, of_limit)
+            room = min(limit, self._room(connection, of_limit, grants))
+            if room <= 0:
+                return []
+            rows = _asked(handlers, paused) | {"limit": room, "of_lane": lane, "of_limit": of_limit.key}
+            claimed = self._claim(connection, owner, rows)
+            if claimed:
+                self._grant(connection, of_limit, grants, now, len(claimed))
+            return claimed
+
+    def _claim(self, connection: Connection, owner: bytes, parameters: dict[str, object]) -> list[Job]:
         raise NotImplementedError
 
     @retried
@@ -168,7 +202,12 @@ class Execution(Database):
                     if self._finish_one(connection, result):
                         written.add(result.id)
         missing = [result for result in results if result.id not in written]
-        return written | self._written_before(missing) if missing else written
+        if missing:
+            written |= self._written_before(missing)
+        locks = {result.lock_key for result in results if result.lock_key is not None}
+        if locks:
+            self.pass_on(locks)
+        return written
 
     def _finish(self, results: Sequence[Finish]) -> set[bytes]:
         """Write results without events; the ids that this call wrote."""
@@ -194,7 +233,10 @@ class Execution(Database):
                     else_=self.now + bindparam("delay_us", type_=BigInteger),
                 ),
                 attempts=jobs.c.attempts + bindparam("failures", type_=Integer),
-                lane=case((target == JobState.ENQUEUED.value, lane_of(jobs.c.rescues)), else_=0),
+                lane=case(
+                    (target == JobState.ENQUEUED.value, waiting_lane(jobs.c.rescues)),
+                    else_=bindparam("to_lane", type_=SmallInteger),
+                ),
                 finished_at=case((ends(target), self.now), else_=null()),
                 body=case((bindparam("drop_body", type_=Integer) == 1, null()), else_=jobs.c.body),
             )
@@ -211,6 +253,7 @@ class Execution(Database):
             "delay_us": result.delay_us,
             "failures": result.failures,
             "drop_body": int(result.drop_body),
+            "to_lane": result.lane,
         }
 
     def _finish_one(self, connection: Connection, result: Finish) -> bool:

@@ -5,12 +5,13 @@ row carries, whichever of its attempts wrote it (a lost reply is asked again); "
 committed row (I4); dead letters are committed together with the jobs of their batch.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from sqlalchemy import Connection, Insert, select
 
 from scheduler.job import JobState, NewJob
-from scheduler.storage.database import Database, retried
+from scheduler.storage.database import retried
+from scheduler.storage.gates import LIMITED, LOCKED, Gates
 from scheduler.storage.records import DeadLetter, Existing, Inserted, Outcome
 from scheduler.storage.tables import dead_letters, job_events, jobs
 
@@ -37,7 +38,19 @@ class Answer(dict[bytes, Existing | None]):
     """By id: the row that was there before, None for one that this statement made. Without ids that it can't tell."""
 
 
-class Intake(Database):
+def first_state(job: NewJob) -> JobState:
+    """Of a row that is not inserted as claimed."""
+    return JobState.SCHEDULED if job.later else JobState.ENQUEUED
+
+
+def first_lane(job: NewJob) -> int:
+    """Where it waits; a limited job's lane begins when it is due."""
+    if job.lock_key is not None:
+        return LOCKED
+    return LIMITED if job.limit_key is not None and not job.later else 0
+
+
+class Intake(Gates):
     """The verbs that ingestion needs."""
 
     @retried
@@ -50,6 +63,7 @@ class Intake(Database):
         claimed: int = 0,
         look_first: bool = False,
         rejected: Sequence[DeadLetter] = (),
+        within: Connection | None = None,
     ) -> list[Inserted]:
         """Offer jobs, in order of arrival and with ids that differ; all that is answered is committed.
 
@@ -57,17 +71,39 @@ class Intake(Database):
         :param owner: the server that runs the first `claimed` of them; those are inserted as its PROCESSING rows.
         :param look_first: read before writing; cheaper where most are duplicates, and never less correct.
         :param rejected: dead letters to commit with them.
+        :param within: a transaction of the caller's: what is answered is committed when that is, its errors are
+            his, and a lock is given to a job by the master's next look.
         :raises StoreUnavailable: nothing is known of the batch's fate: offer it again with the same token.
         """
+        if within is not None:
+            return self._offer(offered, token, None, 0, within)
+        found = self._look_up([job.id for job in offered]) if look_first else Answer()
+        answers = self._offer(offered, token, owner, claimed, found=found, rejected=rejected)
+        locked = {job.lock_key for job in offered if job.lock_key is not None and not job.later}
+        if locked:
+            self.pass_on(locked)
+        return answers
+
+    def _offer(
+        self,
+        offered: Sequence[NewJob],
+        token: int,
+        owner: bytes | None,
+        claimed: int,
+        within: Connection | None = None,
+        *,
+        found: Answer | None = None,
+        rejected: Sequence[DeadLetter] = (),
+    ) -> list[Inserted]:
         # Sorted by id: two writers of the same ids then wait for each other in one order, and never in a circle.
         ids = [job.id for job in offered]
         waiting: list[Placed] = [(place, offered[place]) for place in sorted(range(len(ids)), key=ids.__getitem__)]
         answers: dict[int, Inserted] = {}
-        found: Answer = self._look_up(job.id for _, job in waiting) if look_first else Answer()
+        found = Answer() if found is None else found
         while True:
             absent = [placed for placed in waiting if placed[1].id not in found]
             if absent or rejected:
-                with self.transaction() if rejected else self.connection() as connection:
+                with self.transaction() if rejected else self.joined(within) as connection:
                     if absent:
                         found.update(self._insert(connection, absent, token, owner, claimed))
                     if rejected:
@@ -77,7 +113,7 @@ class Intake(Database):
                 return [_NEW_CLAIMED if place < claimed else _NEW for place in range(len(offered))]
             unknown = [job.id for _, job in absent if job.id not in found]
             if unknown:
-                found.update(self._look_up(unknown))
+                found.update(self._look_up(unknown, within))
             waiting, told = [], waiting
             for placed in told:
                 if placed[1].id in found:
@@ -103,9 +139,11 @@ class Intake(Database):
         """One statement that inserts what is absent."""
         raise NotImplementedError
 
-    def _look_up(self, ids: Iterable[bytes]) -> Answer:
+    def _look_up(self, ids: Sequence[bytes], within: Connection | None = None) -> Answer:
         statement = select(*EXISTING).where(self.among(jobs.c.id, "ids"))
-        with self.connection() as connection:
+        if within is not None:  # whose snapshot may be older than the row that stands in the way
+            statement = statement.with_for_update(read=True)
+        with self.joined(within) as connection:
             rows = connection.execute(statement, {"ids": list(ids)})
             return Answer((row.id, Existing(*row)) for row in rows)
 

@@ -18,7 +18,6 @@ from sqlalchemy import (
     Engine,
     Insert,
     LargeBinary,
-    Select,
     String,
     Table,
     bindparam,
@@ -34,7 +33,7 @@ from sqlalchemy.dialects.mysql import insert
 from scheduler.job import Job
 from scheduler.storage import rows
 from scheduler.storage.errors import StoreUnavailable
-from scheduler.storage.execution import HELD
+from scheduler.storage.execution import CLAIMS, HELD, kind_of
 from scheduler.storage.intake import EXISTING, Answer, Placed
 from scheduler.storage.records import Existing, Finish
 from scheduler.storage.schema import LOCK_NAME
@@ -63,18 +62,18 @@ def _set_up(driver: Driver, _: object) -> None:
 class MySQL(Storage):
     """Storage on MariaDB 10.6 or newer, or MySQL 8, through PyMySQL."""
 
+    CLAIMS_IN_ONE_STATEMENT = False
+
     def __init__(self, engine: Engine, options: Options) -> None:
         super().__init__(engine, options)
         event.listen(engine, "connect", _set_up)
         self._insertion = rows.insertion(self.absent(jobs), self.now)
         self._insertion_told = self._insertion.returning(*EXISTING)
-        self._oldest, self._oldest_past = (
-            self.waiting(*HELD, paused=paused).with_for_update(skip_locked=True) for paused in (False, True)
-        )
+        self._oldest = {
+            (limited, paused): self.waiting(*HELD, limited=limited, paused=paused).with_for_update(skip_locked=True)
+            for limited, paused in CLAIMS
+        }
         self._claiming = update(jobs).where(self.among(jobs.c.id, "ids")).values(self.claiming())
-
-    def pick(self, connection: Connection, rows: Select[*tuple[object, ...]]) -> ColumnElement[bool]:
-        return jobs.c.id.in_(connection.execute(rows.with_for_update(skip_locked=True)).scalars().all())
 
     def among(self, column: Column[T], name: str) -> ColumnElement[bool]:
         if not isinstance(column.type, String):
@@ -83,7 +82,7 @@ class MySQL(Storage):
         return cast(column, LargeBinary).in_(bindparam(name, expanding=True, type_=column.type))
 
     def absent(self, table: Table) -> Insert:
-        return insert(table).on_duplicate_key_update(id=table.c.id)
+        return insert(table).on_duplicate_key_update({column.name: column for column in table.primary_key})
 
     def counted(self, table: Table, key: Sequence[str], again: dict[str, ColumnElement[int]]) -> Insert:
         return insert(table).on_duplicate_key_update(again)
@@ -98,12 +97,10 @@ class MySQL(Storage):
         stand = connection.execute(self._insertion_told, parameters)
         return Answer((row.id, Existing(*row)) for row in stand)
 
-    def _claim(self, owner: bytes, parameters: dict[str, object]) -> list[Job]:
-        with self.transaction() as connection:
-            statement = self._oldest_past if "paused" in parameters else self._oldest
-            waiting = [Job._make(row) for row in connection.execute(statement, parameters)]
-            if waiting:
-                connection.execute(self._claiming, {"owner": owner, "ids": [job.key for job in waiting]})
+    def _claim(self, connection: Connection, owner: bytes, parameters: dict[str, object]) -> list[Job]:
+        waiting = [Job._make(row) for row in connection.execute(self._oldest[kind_of(parameters)], parameters)]
+        if waiting:
+            connection.execute(self._claiming, {"owner": owner, "ids": [job.key for job in waiting]})
         return [job._replace(version=job.version + 1, owner=owner) for job in waiting]
 
     def _finish(self, results: Sequence[Finish]) -> set[bytes]:

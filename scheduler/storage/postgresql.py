@@ -21,6 +21,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     Select,
+    SmallInteger,
     Table,
     Text,
     Update,
@@ -43,9 +44,10 @@ from sqlalchemy.sql.elements import Grouping
 from sqlalchemy.sql.selectable import TableValuedAlias
 from sqlalchemy.types import BigInteger, TypeEngine, UserDefinedType
 
-from scheduler.job import Job, JobState
-from scheduler.storage.execution import HELD, ends, lane_of
-from scheduler.storage.intake import Answer, Placed
+from scheduler.job import Job, JobState, NewJob
+from scheduler.storage.execution import CLAIMS, HELD, ends, kind_of
+from scheduler.storage.gates import waiting_lane
+from scheduler.storage.intake import Answer, Placed, first_lane, first_state
 from scheduler.storage.postgresql_arrays import byteas, integers, keys, register, texts
 from scheduler.storage.records import Finish
 from scheduler.storage.schema import LOCK_NUMBER
@@ -53,6 +55,8 @@ from scheduler.storage.storage import Options, Storage
 from scheduler.storage.tables import Clock, jobs
 
 T = TypeVar("T")
+
+_ASKED = slice(NewJob._fields.index("retries"), None)
 
 _SETTINGS = (
     "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED",
@@ -107,9 +111,10 @@ def _insertion(now: Clock) -> Insert:
     chosen: dict[str, ColumnElement[int] | ColumnElement[object]] = {
         "id": new.c.ids,
         "version": case((claimed, 1), else_=0),
-        "state": case((claimed, JobState.PROCESSING.value), else_=JobState.ENQUEUED.value),
-        "lane": literal(0),
-        "due_at": now + new.c.positions,
+        "state": case((claimed, JobState.PROCESSING.value), else_=of_kind("kind_states", "text")),
+        "lane": of_kind("kind_lanes", "smallint"),
+        "due_at": new.c.positions
+        + func.coalesce(of_kind("kind_ats", "bigint"), now + of_kind("kind_delays", "bigint")),
         "owner": case((claimed, cast(bindparam("owner"), jobs.c.owner.type)), else_=null()),
         "token": cast(bindparam("token"), jobs.c.token.type),
         "attempts": literal(0),
@@ -127,6 +132,9 @@ def _insertion(now: Clock) -> Insert:
         "source": of_kind("kind_sources", "text"),
         "headers": new.c.headers,
         "body": new.c.bodies,
+        "lock_key": of_kind("kind_locks", "bytea"),
+        "limit_key": of_kind("kind_limits", "bytea"),
+        "expires_at": now + of_kind("kind_expiries", "bigint"),
     }
     return (
         insert(jobs)
@@ -159,7 +167,10 @@ def _finishing(now: Clock) -> Update:
                 else_=now + of_kind("kind_delays", "bigint", BigInteger()),
             ),
             attempts=jobs.c.attempts + of_kind("kind_failures", "integer", Integer()),
-            lane=case((target == JobState.ENQUEUED.value, lane_of(jobs.c.rescues)), else_=0),
+            lane=case(
+                (target == JobState.ENQUEUED.value, waiting_lane(jobs.c.rescues)),
+                else_=of_kind("kind_lanes", "smallint", SmallInteger()),
+            ),
             finished_at=case((ends(target), now), else_=null()),
             body=case((of_kind("kind_drops", "integer", Integer()) == 1, null()), else_=jobs.c.body),
         )
@@ -188,19 +199,16 @@ class PostgreSQL(Storage):
         once = select(self.now).scalar_subquery()
         self._insertion = _insertion(once)
         self._finishing = _finishing(once)
-        self._claiming, self._claiming_past = (
-            update(jobs)
-            .where(_picked(self.waiting(jobs.c.id, paused=paused)))
+        self._claiming = {
+            (limited, paused): update(jobs)
+            .where(_picked(self.waiting(jobs.c.id, limited=limited, paused=paused)))
             .values(self.claiming())
             .returning(jobs.c.due_at, *HELD)
-            for paused in (False, True)
-        )
+            for limited, paused in CLAIMS
+        }
 
     def among(self, column: Column[T], name: str) -> ColumnElement[bool]:
         return column == any_(_parameter(name, "bytea" if isinstance(column.type, LargeBinary) else "text"))
-
-    def pick(self, connection: Connection, rows: Select[*tuple[object, ...]]) -> ColumnElement[bool]:
-        return _picked(rows)
 
     def absent(self, table: Table) -> Insert:
         return insert(table).on_conflict_do_nothing()
@@ -211,12 +219,15 @@ class PostgreSQL(Storage):
     def _insert(
         self, connection: Connection, placed: Sequence[Placed], token: int, owner: bytes | None, claimed: int
     ) -> Answer:
-        kinds: dict[tuple[str, str, str, str, int | None], int] = {}
-        of_kind = [
-            kinds.setdefault((job.namespace, job.route, job.handler, job.source, job.retries), len(kinds) + 1)
-            for _, job in placed
-        ]
-        namespaces, routes, handlers, sources, retries = (list(values) for values in zip(*kinds, strict=True))
+        kinds: dict[tuple[object, ...], int] = {}
+        examples: list[NewJob] = []
+        of_kind: list[int] = []
+        for _, job in placed:
+            shared = (job.namespace, job.route, job.handler, job.source, job.retries, job.at_us, job.delay_us)
+            number = kinds.setdefault((shared, job.lock_key, job.limit_key, job.expires_us), len(kinds) + 1)
+            of_kind.append(number)
+            if number > len(examples):
+                examples.append(job)
         rows = connection.execute(
             self._insertion,
             {
@@ -229,11 +240,18 @@ class PostgreSQL(Storage):
                 "headers": texts(job.headers for _, job in placed),
                 "digests": keys([job.digest for _, job in placed]),
                 "bodies": byteas([job.body for _, job in placed]),
-                "kind_namespaces": namespaces,
-                "kind_routes": routes,
-                "kind_handlers": handlers,
-                "kind_sources": sources,
-                "kind_retries": retries,
+                "kind_namespaces": [job.namespace for job in examples],
+                "kind_routes": [job.route for job in examples],
+                "kind_handlers": [job.handler for job in examples],
+                "kind_sources": [job.source for job in examples],
+                "kind_retries": [job.retries for job in examples],
+                "kind_ats": [job.at_us for job in examples],
+                "kind_delays": [job.delay_us for job in examples],
+                "kind_locks": [job.lock_key for job in examples],
+                "kind_limits": [job.limit_key for job in examples],
+                "kind_expiries": [job.expires_us for job in examples],
+                "kind_states": [first_state(job).value for job in examples],
+                "kind_lanes": [first_lane(job) for job in examples],
                 "claimed": claimed,
                 "owner": owner,
                 "token": token,
@@ -241,18 +259,16 @@ class PostgreSQL(Storage):
         )
         return Answer(dict.fromkeys(rows.scalars().all()))
 
-    def _claim(self, owner: bytes, parameters: dict[str, object]) -> list[Job]:
-        with self.connection() as connection:
-            statement = self._claiming_past if "paused" in parameters else self._claiming
-            rows = connection.execute(statement, parameters | {"owner": owner}).all()
+    def _claim(self, connection: Connection, owner: bytes, parameters: dict[str, object]) -> list[Job]:
+        rows = connection.execute(self._claiming[kind_of(parameters)], parameters | {"owner": owner}).all()
         return [Job._make(row[1:]) for row in sorted(rows, key=lambda row: row[0])]
 
     def _finish(self, results: Sequence[Finish]) -> set[bytes]:
         # In the order of the ids, so that two writers of the same rows wait for each other in one order.
         ordered = sorted(results, key=itemgetter(0))
-        kinds: dict[tuple[bytes, JobState, int, int, bool], int] = {}
-        of_kind = [kinds.setdefault(result[2:7], len(kinds) + 1) for result in ordered]
-        owners, states, delays, failures, drops = (list(values) for values in zip(*kinds, strict=True))
+        kinds: dict[tuple[bytes, JobState, int, int, bool, int], int] = {}
+        of_kind = [kinds.setdefault(result[2:8], len(kinds) + 1) for result in ordered]
+        owners, states, delays, failures, drops, lanes = (list(values) for values in zip(*kinds, strict=True))
         with self.connection() as connection:
             total = connection.execute(
                 self._finishing,
@@ -265,6 +281,7 @@ class PostgreSQL(Storage):
                     "kind_delays": delays,
                     "kind_failures": failures,
                     "kind_drops": [int(drop) for drop in drops],
+                    "kind_lanes": lanes,
                 },
             ).rowcount
         # If all hit, all are ours; else the caller reads which of the rows stand where we put them.

@@ -76,7 +76,10 @@ class Finish(NamedTuple):
     failures: int = 0
     """To add to `attempts`."""
     drop_body: bool = False
+    lane: int = 0
+    """Where it waits for its next try: `gates.LOCKED`, if it lets go of its lock meanwhile."""
     event: Event | None = None
+    lock_key: bytes | None = None
 
 
 class ServerRow(NamedTuple):

@@ -2,21 +2,22 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import BigInteger, Insert, Integer, bindparam, case, null
+from sqlalchemy import BigInteger, Insert, Integer, bindparam, case, func, null
 
 from scheduler.job import JobState
-from scheduler.storage.intake import Placed
+from scheduler.storage.intake import Placed, first_lane, first_state
 from scheduler.storage.tables import Clock
 
 
 def insertion(statement: Insert, now: Clock) -> Insert:
     """An insert-if-absent of jobs: one set of `parameters` for each row."""
     return statement.values(
-        lane=0,
         attempts=0,
         rescues=0,
         created_at=now,
-        due_at=now + bindparam("position", type_=BigInteger),
+        due_at=func.coalesce(bindparam("at_us", type_=BigInteger), now + bindparam("delay_us", type_=BigInteger))
+        + bindparam("position", type_=BigInteger),
+        expires_at=now + bindparam("expires_us", type_=BigInteger),
         started_at=case((bindparam("claimed", type_=Integer) == 1, now), else_=null()),
     )
 
@@ -30,7 +31,8 @@ def parameters(placed: Sequence[Placed], token: int, owner: bytes | None, claime
             "position": place,
             "claimed": int(place < claimed),
             "version": int(place < claimed),
-            "state": JobState.PROCESSING.value if place < claimed else JobState.ENQUEUED.value,
+            "state": JobState.PROCESSING.value if place < claimed else first_state(job).value,
+            "lane": first_lane(job),
             "owner": owner if place < claimed else None,
         }
         | job._asdict()

@@ -8,12 +8,12 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator, Sequence
 
-from sqlalchemy import ColumnElement, Connection, Engine, Insert, Select, Table, event, text, update
+from sqlalchemy import ColumnElement, Connection, Engine, Insert, Table, event, text, update
 from sqlalchemy.dialects.sqlite import insert
 
 from scheduler.job import Job
 from scheduler.storage import rows
-from scheduler.storage.execution import HELD
+from scheduler.storage.execution import CLAIMS, HELD, kind_of
 from scheduler.storage.intake import Answer, Placed
 from scheduler.storage.records import Finish
 from scheduler.storage.storage import Options, Storage
@@ -36,16 +36,13 @@ class SQLite(Storage):
         super().__init__(engine, options)
         event.listen(engine, "connect", _set_up)
         self._insertion = rows.insertion(insert(jobs).on_conflict_do_nothing(), self.now).returning(jobs.c.id)
-        self._claiming, self._claiming_past = (
-            update(jobs)
-            .where(jobs.c.id.in_(self.waiting(jobs.c.id, paused=paused).order_by(text("rowid"))))
+        self._claiming = {
+            (limited, paused): update(jobs)
+            .where(jobs.c.id.in_(self.waiting(jobs.c.id, limited=limited, paused=paused).order_by(text("rowid"))))
             .values(self.claiming())
             .returning(jobs.c.due_at, *HELD)
-            for paused in (False, True)
-        )
-
-    def pick(self, connection: Connection, rows: Select[*tuple[object, ...]]) -> ColumnElement[bool]:
-        return jobs.c.id.in_(rows)
+            for limited, paused in CLAIMS
+        }
 
     def absent(self, table: Table) -> Insert:
         return insert(table).on_conflict_do_nothing()
@@ -59,10 +56,8 @@ class SQLite(Storage):
         new = connection.execute(self._insertion, rows.parameters(placed, token, owner, claimed))
         return Answer((key, None) for (key,) in new)
 
-    def _claim(self, owner: bytes, parameters: dict[str, object]) -> list[Job]:
-        with self.connection() as connection:
-            statement = self._claiming_past if "paused" in parameters else self._claiming
-            claimed = connection.execute(statement, parameters | {"owner": owner}).all()
+    def _claim(self, connection: Connection, owner: bytes, parameters: dict[str, object]) -> list[Job]:
+        claimed = connection.execute(self._claiming[kind_of(parameters)], parameters | {"owner": owner}).all()
         return [Job._make(row[1:]) for row in sorted(claimed, key=lambda row: row[0])]
 
     def _finish(self, results: Sequence[Finish]) -> set[bytes]:

@@ -3,32 +3,75 @@
 from sqlalchemy import bindparam, case, delete, insert, null, select, update
 
 from scheduler.job import FINISHED, JobState
-from scheduler.storage.database import Database, retried
-from scheduler.storage.execution import lane_of
+from scheduler.storage.database import retried
+from scheduler.storage.gates import Gates, due_lane, waiting_lane
 from scheduler.storage.tables import job_events, jobs, state
 
 BATCH = 1000
 
 
-class Upkeep(Database):
+class Upkeep(Gates):
     """The verbs that maintenance needs."""
 
     @retried
     def promote(self, limit: int = BATCH) -> int:
-        """Make scheduled jobs that are due wait for a worker; how many. Never early, by the database's clock."""
+        """Make scheduled jobs that are due wait for a worker, or for their lock; how many. Never early, by the
+        database's clock."""
         due = (
-            select(jobs.c.id)
+            select(jobs.c.id, jobs.c.lock_key)
             .where(jobs.c.state == state(JobState.SCHEDULED), jobs.c.due_at <= self.now)
             .order_by(jobs.c.due_at)
             .limit(limit)
+            .with_for_update(skip_locked=True)
         )
         with self.transaction() as connection:
-            picked = self.pick(connection, due)
-            return connection.execute(
-                update(jobs)
-                .where(picked, jobs.c.state == state(JobState.SCHEDULED))
-                .values(state=state(JobState.ENQUEUED), version=jobs.c.version + 1, lane=lane_of(jobs.c.rescues))
-            ).rowcount
+            rows = connection.execute(due).all()
+            if rows:
+                connection.execute(
+                    update(jobs)
+                    .where(self.among(jobs.c.id, "ids"), jobs.c.state == state(JobState.SCHEDULED))
+                    .values(state=state(JobState.ENQUEUED), version=jobs.c.version + 1, lane=due_lane()),
+                    {"ids": sorted(row.id for row in rows)},
+                )
+        locks = {row.lock_key for row in rows if row.lock_key is not None}
+        if locks:
+            self.pass_on(locks)
+        return len(rows)
+
+    @retried
+    def expire(self, retention_us: int, limit: int = BATCH) -> int:
+        """Delete jobs that have not started in time; how many. No claim takes one that is over its time."""
+        over = (
+            select(jobs.c.id, jobs.c.version, jobs.c.state)
+            .where(
+                jobs.c.state.in_([state(JobState.ENQUEUED), state(JobState.SCHEDULED)]),
+                jobs.c.expires_at <= self.now,
+                jobs.c.started_at.is_(None),
+            )
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        with self.transaction() as connection:
+            rows = connection.execute(over).all()
+            if rows:
+                connection.execute(
+                    update(jobs)
+                    .where(self.among(jobs.c.id, "ids"))
+                    .values(
+                        state=state(JobState.DELETED),
+                        version=jobs.c.version + 1,
+                        lane=0,
+                        due_at=self.now + retention_us,
+                        finished_at=self.now,
+                    ),
+                    {"ids": sorted(row.id for row in rows)},
+                )
+                detail = "it had not started when its time was over"
+                connection.execute(
+                    insert(job_events).values(at=self.now, times=1, kind="EXPIRED", detail=detail),
+                    [{"job_id": row.id, "version": row.version} for row in rows],
+                )
+            return len(rows)
 
     def next_due(self) -> float | None:
         """Seconds until the next scheduled job is due; None: there is none."""
@@ -67,7 +110,7 @@ class Upkeep(Database):
             # MySQL sets from left to right and reads what it has set: `rescues` comes last.
             .ordered_values(
                 (jobs.c.state, case((over, JobState.FAILED.value), else_=JobState.ENQUEUED.value)),
-                (jobs.c.lane, case((over, 0), else_=lane_of(jobs.c.rescues + 1))),
+                (jobs.c.lane, case((over, 0), else_=waiting_lane(jobs.c.rescues + 1))),
                 (jobs.c.due_at, case((over, self.now + retention_us), else_=jobs.c.due_at)),
                 (jobs.c.finished_at, case((over, self.now), else_=null())),
                 (jobs.c.version, jobs.c.version + 1),

@@ -68,20 +68,26 @@ def claimed(storage: Storage, number: int = 1, owner: bytes = A, prefix: str = "
 
 def success(held: Job, window: int = DAY, *, drop_body: bool = False) -> Finish:
     """The result of a run that went well."""
-    return Finish(held.key, held.version, held.owner, JobState.SUCCEEDED, window, drop_body=drop_body)
-
-
-def retry(held: Job, delay: int = HOUR, detail: str = "Traceback") -> Finish:
-    """The result of a run that failed and is tried again."""
     return Finish(
-        held.key, held.version, held.owner, JobState.SCHEDULED, delay, failures=1, event=Event("FAILED", detail)
+        held.key, held.version, held.owner, JobState.SUCCEEDED, window, drop_body=drop_body, lock_key=held.lock_key
+    )
+
+
+def retry(held: Job, delay: int = HOUR, detail: str = "Traceback", lane: int = 0) -> Finish:
+    """The result of a run that failed and is tried again."""
+    event = Event("FAILED", detail)
+    lock = held.lock_key
+    return Finish(
+        held.key, held.version, held.owner, JobState.SCHEDULED, delay, failures=1, lane=lane, event=event, lock_key=lock
     )
 
 
 def failure(held: Job, retention: int = DAY, detail: str = "Traceback") -> Finish:
     """The result of a run that failed for good."""
+    event = Event("FAILED", detail)
+    lock = held.lock_key
     return Finish(
-        held.key, held.version, held.owner, JobState.FAILED, retention, failures=1, event=Event("FAILED", detail)
+        held.key, held.version, held.owner, JobState.FAILED, retention, failures=1, event=event, lock_key=lock
     )
 
 

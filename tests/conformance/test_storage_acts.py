@@ -10,9 +10,11 @@ import pytest
 from sqlalchemy import Connection, event
 
 from scheduler.job import FINISHED, JobState, NewJob
+from scheduler.limits import Limit, limit_key, lock_key
 from scheduler.storage import Act, Storage, open_storage
 from scheduler.storage.acts import CANCEL, DELETE, REQUEUE, RUN_NOW, VERBS, Doing, Verb
 from scheduler.storage.execution import Waiting
+from scheduler.storage.gates import LIMITED, LOCKED
 from tests.conformance.stores import (
     HOUR,
     A,
@@ -197,6 +199,39 @@ def test_operators_who_race_for_all_do_each_job_once(storage: Storage) -> None:
         sweep(storage, DELETE)
 
 
+RED = lock_key("n", b"red")
+FEW = Limit(limit_key("few"), concurrency=3)
+
+
+def test_acts_pass_a_lock_on(storage: Storage) -> None:
+    """What was cancelled lets go of its key; what is requeued waits behind the others; one act or all that match."""
+    put(storage, some_jobs(3, "red", lock_key=RED))
+    (first,) = storage.claim(A, ["h"], 9)
+    assert storage.cancel(first.key) is Act.DONE
+    (second,) = storage.claim(A, ["h"], 9)
+    assert second.correlation_id == "red-1"
+    assert storage.requeue(first.key) is Act.DONE
+    assert (row(storage, first.key)["lane"], storage.claim(A, ["h"], 9)) == (LOCKED, [])
+    assert sweep(storage, CANCEL) == {Act.DONE: 1}
+    assert [held.correlation_id for held in storage.claim(A, ["h"], 9)] == ["red-2"]
+    assert sweep(storage, REQUEUE, state=JobState.DELETED) == {Act.DONE: 1}
+    assert sweep(storage, CANCEL) == {Act.DONE: 1}
+    assert [held.correlation_id for held in storage.claim(A, ["h"], 9)] == ["red-0"]
+
+
+def test_run_now_keeps_a_limited_job_in_its_lanes(storage: Storage) -> None:
+    """And a paused route is passed over there too."""
+    put(storage, [job("few", limit_key=FEW.key)])
+    (held,) = storage.claim_limited(A, ["h"], 1, LIMITED, FEW)
+    storage.finish([retry(held)])
+    assert storage.run_now(held.key) is Act.DONE
+    assert row(storage, held.key)["lane"] == LIMITED
+    assert storage.peek(["h"], [FEW.key]) == Waiting((False, False, False), (LIMITED,), None)
+    assert storage.peek(["h"], [FEW.key], ["r"]) == Waiting((False, False, False), (None,), None)
+    assert storage.claim_limited(A, ["h"], 1, LIMITED, FEW, ["r"]) == []
+    assert len(storage.claim_limited(A, ["h"], 1, LIMITED, FEW, ["other"])) == 1
+
+
 def failing(storage: Storage, name: str, *details: str) -> bytes:
     """A job that failed so, the last time for good."""
     put(storage, [job(name)])
@@ -268,12 +303,12 @@ def test_claims_pass_over_paused_routes(storage: Storage) -> None:
     """In each lane, and a peek says the same; exactly by the name."""
     offered = [routed("1", "slow"), routed("2", "r"), routed("3", "slow"), routed("4", "Slow"), routed("5", "other")]
     put(storage, offered)
-    assert storage.peek(["h"], ["slow", "r", "Slow", "other"]) == Waiting((False, False, False), False)
-    assert storage.peek(["h"], ["slow"]) == Waiting((True, False, False), False)
+    assert storage.peek(["h"], paused=["slow", "r", "Slow", "other"]) == Waiting((False, False, False), (), None)
+    assert storage.peek(["h"], paused=["slow"]) == Waiting((True, False, False), (), None)
     assert [one.correlation_id for one in storage.claim(A, ["h"], 9, 0, ["slow", "other"])] == ["2", "4"]
     assert storage.claim(A, ["h"], 9, 0, ["slow", "other"]) == []
     force(storage, offered[0].id, lane=1, rescues=1)
-    assert storage.peek(["h"], ["slow"]) == Waiting((True, False, False), False)
+    assert storage.peek(["h"], paused=["slow"]) == Waiting((True, False, False), (), None)
     assert storage.claim(A, ["h"], 9, 1, ["slow"]) == []
     assert [one.correlation_id for one in storage.claim(A, ["h"], 9, 1)] == ["1"]
     assert [one.correlation_id for one in storage.claim(A, ["h"], 9)] == ["3", "5"]

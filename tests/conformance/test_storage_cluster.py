@@ -2,6 +2,8 @@
 
 from functools import partial
 
+import pytest
+
 from scheduler.storage import Storage, open_storage
 from tests.conformance.stores import HOUR, RACERS, A, B, C, Racers, at_once, standing_still
 
@@ -10,13 +12,17 @@ def register(storage: Storage, server: bytes, interval: int = 15_000_000) -> int
     return storage.register(server, host="host", pid=7, interval_us=interval, status="{}")
 
 
+def beat_of(storage: Storage, server: bytes) -> int:
+    return next(row.beat for row in storage.servers() if row.id == server)
+
+
 def test_a_server_stands_as_it_registered(storage: Storage) -> None:
-    """With no beat yet, and its start by the database's clock."""
+    """With a beat to count on from, and its start by the database's clock."""
     before = storage.clock()
     number = storage.register(A, host="hôst", pid=7, interval_us=15_000_000, status='{"busy": 0}')
     (stands,) = storage.servers()
     assert (stands.number, stands.id, stands.host, stands.pid) == (number, A, "hôst", 7)
-    assert (stands.beat, stands.interval_us, stands.status) == (0, 15_000_000, '{"busy": 0}')
+    assert (stands.interval_us, stands.status) == (15_000_000, '{"busy": 0}')
     assert before <= stands.started_at == stands.last_heartbeat <= storage.clock()
     assert 0 <= stands.age_us < HOUR
 
@@ -25,6 +31,20 @@ def test_registering_again_under_one_id_is_one_registration(storage: Storage) ->
     """A lost reply leaves no second row and no second number."""
     assert register(storage, A) == register(storage, A)
     assert len(storage.servers()) == 1
+
+
+@pytest.mark.parametrize("struck_off", [False, True], ids=["stands", "was struck off"])
+def test_registering_again_shows_another_beat(storage: Storage, struck_off: bool) -> None:
+    """Who saw the first try and held it for dead sees that its server lives; also where he struck it off."""
+    number = register(storage, A)
+    (seen,) = storage.servers()
+    if struck_off:
+        assert storage.remove_silent(A, seen.beat)
+    again = register(storage, A)
+    (stands,) = storage.servers()
+    assert (stands.number, stands.beat == seen.beat) == (again, False)
+    assert (again > number) is struck_off
+    assert not storage.remove_silent(A, seen.beat)
 
 
 def test_numbers_grow_and_are_never_given_again(storage: Storage) -> None:
@@ -43,17 +63,18 @@ def test_each_beat_counts_one_and_tells_the_status(storage: Storage) -> None:
     """The beat number moves by one, the heartbeat's time to now."""
     register(storage, A)
     register(storage, B)
+    start, other = (one.beat for one in storage.servers())
     for beat in (1, 2, 3):
         assert storage.beat(A, f'{{"busy": {beat}}}')
         first, second = storage.servers()
-        assert (first.beat, first.status, second.beat) == (beat, f'{{"busy": {beat}}}', 0)
+        assert (first.beat, first.status, second.beat) == (start + beat, f'{{"busy": {beat}}}', other)
         assert first.last_heartbeat >= first.started_at
 
 
 def test_a_beat_after_the_removal_is_refused(storage: Storage) -> None:
     """The server learns that others hold it for dead; the beat makes no row."""
     register(storage, A)
-    assert storage.remove_silent(A, 0)
+    assert storage.remove_silent(A, beat_of(storage, A))
     assert not storage.beat(A, "{}")
     assert not storage.beat(B, "{}")
     assert storage.servers() == []
@@ -62,12 +83,13 @@ def test_a_beat_after_the_removal_is_refused(storage: Storage) -> None:
 def test_a_beat_in_between_wins_over_the_removal(storage: Storage) -> None:
     """Only the beat number that was watched is struck off."""
     register(storage, A)
+    seen = beat_of(storage, A)
     assert storage.beat(A, "{}")
-    assert not storage.remove_silent(A, 0)
+    assert not storage.remove_silent(A, seen)
     assert storage.beat(A, "{}")
-    assert not storage.remove_silent(B, 0)
-    assert storage.remove_silent(A, 2)
-    assert not storage.remove_silent(A, 2)
+    assert not storage.remove_silent(B, seen)
+    assert storage.remove_silent(A, seen + 2)
+    assert not storage.remove_silent(A, seen + 2)
 
 
 def test_a_beat_that_races_with_the_removal_has_one_winner(storage: Storage) -> None:
@@ -75,11 +97,12 @@ def test_a_beat_that_races_with_the_removal_has_one_winner(storage: Storage) -> 
     for turn in range(30):
         server = turn.to_bytes(16, "big")
         register(storage, server)
+        seen = beat_of(storage, server)
         beaten, *removed = at_once(
-            [partial(storage.beat, server, "{}")] + [partial(storage.remove_silent, server, 0)] * 2
+            [partial(storage.beat, server, "{}")] + [partial(storage.remove_silent, server, seen)] * 2
         )
         assert (beaten, sorted(removed)) in [(True, [False, False]), (False, [False, True])]
-        assert [one.beat for one in storage.servers() if one.id == server] == ([1] if beaten else [])
+        assert [one.beat for one in storage.servers() if one.id == server] == ([seen + 1] if beaten else [])
 
 
 def test_live_servers_are_those_within_their_own_timeout(storage: Storage) -> None:

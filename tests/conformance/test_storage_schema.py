@@ -53,7 +53,7 @@ def test_the_indexes_are_those_that_the_statements_need(storage: Storage) -> Non
         assert (key, unique) == (["seq"], [["id"]])
         assert indexes == {
             "jobbridge_jobs_claim": ["state", "lane", "due_at"],
-            "jobbridge_jobs_expiring": ["expires_at"],
+            "jobbridge_jobs_expiring": ["state", "expires_at"],
             "jobbridge_jobs_locked": ["lock_key", "state", "lane", "due_at"],
             "jobbridge_jobs_limited": ["limit_key", "state", "lane", "due_at"],
         }
@@ -164,7 +164,7 @@ WAITING: dict[str, tuple[str, Callable[[Storage], object], object]] = {
     "delete": ("jobbridge_jobs", lambda storage: storage.delete(KEY), Act.DONE),
     "insert": ("jobbridge_jobs", lambda storage: storage.insert_if_absent([job("k")], token=1)[0].outcome, Outcome.NEW),
     "beat": ("jobbridge_servers", lambda storage: storage.beat(A, "{}"), True),
-    "remove": ("jobbridge_servers", lambda storage: storage.remove_silent(A, 0), True),
+    "remove": ("jobbridge_servers", lambda storage: storage.remove_silent(A, storage.servers()[0].beat), True),
     "unregister": ("jobbridge_servers", lambda storage: storage.unregister(A), None),
 }
 

@@ -44,7 +44,7 @@ _MARIADB = f"""
 def _seen(number: int) -> Any:
     """So many jobs as an operator decided on them."""
     keys = (md5(str(n).encode(), usedforsecurity=False).digest() for n in range(3, 50 * number, 50))
-    return [SimpleNamespace(id=key, version=1, state="FAILED") for key in keys]
+    return [SimpleNamespace(id=key, version=1, state="FAILED", lock_key=None) for key in keys]
 
 
 VERBS: dict[str, Callable[[Storage], object]] = {
@@ -53,7 +53,7 @@ VERBS: dict[str, Callable[[Storage], object]] = {
     "claim of a handler that no row has": lambda storage: storage.claim(A, ["none"], 50),
     "claim past a paused route": lambda storage: storage.claim(A, ["h"], 50, 0, ["other"]),
     "peek": lambda storage: storage.peek(["h"]),
-    "peek past a paused route": lambda storage: storage.peek(["h"], ["r"]),
+    "peek past a paused route": lambda storage: storage.peek(["h"], paused=["r"]),
     "finish": lambda storage: storage.finish([Finish(one.id, 1, A, JobState.SUCCEEDED, 1) for one in some_jobs(500)]),
     "finish with an event": lambda storage: storage.finish([Finish(job(1).id, 1, A, JobState.FAILED, 1)]),
     "promote": lambda storage: storage.promote(),

@@ -362,8 +362,8 @@ class StorageMachine(RuleBasedStateMachine):
             self.storage.unregister(server)
 
     def _register(self, server: bytes, interval: int) -> None:
-        self.model.register(server, interval)
         self.storage.register(server, host="h", pid=1, interval_us=interval, status="{}")
+        self.model.register(server, interval, next(row.beat for row in self.storage.servers() if row.id == server))
 
     # What an operator does and sees.
 
@@ -387,10 +387,10 @@ class StorageMachine(RuleBasedStateMachine):
     def look(self, handlers: list[str]) -> None:
         """What the reading verbs tell."""
         model, storage = self.model, self.storage
-        lanes, due = storage.peek(handlers)
+        lanes, limited, left = storage.peek(handlers)
         assert lanes == tuple(bool(model.waiting(handlers, lane)) for lane in range(3))
-        assert due == bool(model.due())
         later = [row.due_at - model.now for row in model.rows.values() if row.state is JobState.SCHEDULED]
+        assert (limited, left) == ((), min(later) / 1e6 if later else None)
         assert storage.next_due() == (max(0.0, min(later) / 1e6) if later else None)
         assert storage.owners() == model.owners()
         counts = Counter(row.state for row in model.rows.values())

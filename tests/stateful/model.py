@@ -209,10 +209,10 @@ class Model:
         self._note(key, {"requeue": "REQUEUED", "delete": "DELETED", "run-now": "RUN-NOW", "cancel": "CANCELLED"}[act])
         return Act.DONE
 
-    def register(self, server: bytes, interval: int) -> None:
-        if server not in self.servers:
+    def register(self, server: bytes, interval: int, first_beat: int) -> None:
+        if not self.beat(server):
             self.registered += 1
-            self.servers[server] = ServerRow(self.registered, interval, 0, self.now)
+            self.servers[server] = ServerRow(self.registered, interval, first_beat, self.now)
 
     def beat(self, server: bytes) -> bool:
         row = self.servers.get(server)

@@ -52,8 +52,8 @@ GOLDEN = {
         "bridge.yaml:1:13: error[unknown-key] retention.zzz: known here are failed",
     ),
     "a key of a later version": (
-        ROUTE + "    lock: key\n",
-        'bridge.yaml:6:5: error[not-in-this-version] routes[0].lock: "lock" is not in this version',
+        ROUTE + "    priority: 3\n",
+        'bridge.yaml:6:5: error[not-in-this-version] routes[0].priority: "priority" is not in this version',
     ),
     "a section of a later version": (
         "recurring:\n  nightly: {cron: '0 3 * * *'}\n",
@@ -162,7 +162,7 @@ GOLDEN = {
     "a dedupe key of no known form": (
         ROUTE + "    dedupe: {key: orderid}\n",
         "bridge.yaml:6:19: error[bad-dedupe-key] routes[0].dedupe.key: a dedupe key is correlation_id, message_id, "
-        "header:NAME, key, body:/json/pointer or content",
+        "key, content, header:NAME or body:/json/pointer",
     ),
     "a bad JSON pointer": (
         ROUTE + "    dedupe: {key: 'body:id'}\n",
@@ -172,7 +172,7 @@ GOLDEN = {
     "Kafka's key elsewhere": (
         ROUTE + "    dedupe: {key: key}\n",
         "bridge.yaml:6:19: error[key-without-kafka] routes[0].dedupe.key: only Kafka's records have a key: use "
-        "correlation_id, message_id, header:NAME, body:/.. or content",
+        "correlation_id, message_id, content, header:NAME or body:/..",
     ),
     "a test of something unknown": (
         ROUTE + "    when: {headers: a}\n",
@@ -271,7 +271,7 @@ routes:
     from: ordres
     handler: "nowhere:at_all"
     retries: many
-    lock: key
+    priority: 3
     when: {headr: x}
   - {name: a, from: a, handler: "os:getcwd", dedupe: {key: key}}
   - {name: a, from: a, when: {type: b}, handler: "os:getcwd"}

@@ -45,6 +45,25 @@ def test_a_message_that_is_delivered_again_is_the_same_dead_letter() -> None:
     assert dead_letter("s", sent._replace(headers=()), "r", "d").id != first.id
 
 
+def test_a_table_that_can_not_be_read_is_one_dead_letter_however_often_it_comes() -> None:
+    """A quorum queue writes its count of deliveries into it, so its bytes and its error are others each time."""
+    sent = Message(
+        b"{}",
+        headers=(("jobbridge-undecodable", b"\0\0\0\x03\x01aZ"),),
+        correlation=b"poison-7",
+        undecodable="a header table of 3 bytes",
+    )
+    again = sent._replace(
+        headers=(("jobbridge-undecodable", b"\0\0\0\x16\x01aZ\x10x-delivery-count"),),
+        undecodable="a header table of 22 bytes",
+    )
+    letter, twice = (dead_letter("s", one, "undecodable", str(one.undecodable)) for one in (sent, again))
+    assert letter.id == twice.id
+    assert message_of(letter.envelope, letter.body) == sent
+    other = dead_letter("s", sent._replace(correlation=b"poison-8"), "undecodable", str(sent.undecodable))
+    assert other.id != letter.id
+
+
 def test_a_huge_body_leaves_its_head_its_length_and_its_digest() -> None:
     """So that a dead letter always fits."""
     letter = dead_letter("s", Message(b"x" * 5_000_000), "r", "d")

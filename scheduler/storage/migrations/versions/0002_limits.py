@@ -19,11 +19,12 @@ def upgrade() -> None:
     ):
         op.add_column("jobbridge_jobs", column)
     if innodb():
-        op.create_index("jobbridge_jobs_expiring", "jobbridge_jobs", ["expires_at"])
+        op.create_index("jobbridge_jobs_expiring", "jobbridge_jobs", ["state", "expires_at"])
         op.create_index("jobbridge_jobs_locked", "jobbridge_jobs", ["lock_key", "state", "lane", "due_at"])
         op.create_index("jobbridge_jobs_limited", "jobbridge_jobs", ["limit_key", "state", "lane", "due_at"])
     else:
-        index("jobbridge_jobs_expiring", ["expires_at"], "expires_at IS NOT NULL AND started_at IS NULL")
+        waiting = "state IN ('ENQUEUED', 'SCHEDULED')"
+        index("jobbridge_jobs_expiring", ["expires_at"], f"{waiting} AND expires_at IS NOT NULL")
         index("jobbridge_jobs_locked", ["lock_key", "due_at"], "state = 'ENQUEUED' AND lane = 3")
         index("jobbridge_jobs_limited", ["limit_key", "lane", "due_at"], "state = 'ENQUEUED' AND limit_key IS NOT NULL")
         index("jobbridge_jobs_limited_runs", ["limit_key"], "state = 'PROCESSING' AND limit_key IS NOT NULL")
