@@ -82,14 +82,18 @@ class Pod:
             Ingest(source, of_source[source.name], self.server.offers, self._storage, monotonic)
             for source in self._sources
         ]
-        backpressure = Backpressure(
-            self._sources, self._storage, configuration.store.max_backlog, configuration.pod.heartbeat
+        self._gate = Backpressure(
+            self._sources,
+            self._storage,
+            configuration.store.max_backlog,
+            pod.heartbeat,
+            self.server.worker.hold_routes,
         )
         longest = min(pod.heartbeat / 2, 2.0)
         self._ingest_threads = [
             LoopThread(one, self.server.outage, self._random, longest=longest) for one in self._ingests
         ]
-        self._backpressure = LoopThread(backpressure, self.server.outage, self._random, longest=longest)
+        self._backpressure = LoopThread(self._gate, self.server.outage, self._random, longest=longest)
         relay = Relay(configuration, self._storage, self.server)
         self._relay = LoopThread(relay, self.server.outage, self._random, longest=longest)
         self._io = [
@@ -138,6 +142,7 @@ class Pod:
                     self._storage.migrate()
                 else:
                     self._storage.check_schema()
+                self._gate.step()  # what is paused stays so from the first message and the first claim on
                 self.server.outage.ends()
                 return True
             except (StoreUnavailable, SchemaOutdated) as error:
@@ -218,7 +223,7 @@ class Pod:
             wrong["store"] = "no heartbeat is in yet"
         for source in self._sources:
             status = source.status()
-            if not status.attached:
+            if not status.attached and source.name not in self._gate.by_operators:
                 wrong[f"source {source.name}"] = status.detail or "not attached"
         return wrong
 

@@ -17,6 +17,7 @@ from scheduler.limits import lock_key
 from scheduler.storage import Act, open_storage
 from scheduler.storage.records import Outcome
 from scheduler.verdict import microseconds
+from scheduler.who import who
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +135,19 @@ class Scheduler:
 
     def requeue(self, job: UUID) -> Act:
         """Let a finished job run again, with all its tries."""
-        return self._storage.requeue(job.bytes)
+        return self._storage.requeue(job.bytes, by=who())
 
     def delete(self, job: UUID) -> Act:
         """End a job that has not succeeded; a run of it is cancelled."""
-        return self._storage.delete(job.bytes)
+        return self._storage.delete(job.bytes, by=who())
+
+    def run_now(self, job: UUID) -> Act:
+        """Let a scheduled job wait for a worker at once."""
+        return self._storage.run_now(job.bytes, by=who())
+
+    def cancel(self, job: UUID) -> Act:
+        """End a job that runs; its handler is told within a heartbeat."""
+        return self._storage.cancel(job.bytes, by=who())
 
     def close(self) -> None:
         """Close the connections."""

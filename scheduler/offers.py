@@ -65,9 +65,10 @@ class Offers:
         offer = Offer(jobs, bodies, worker.random.getrandbits(63))
         registration = worker.membership.registration()
         if registration is not None and worker.hungry and not worker.draining and not worker.holding:
-            # What is behind a job that must wait is left behind it.
-            ready = next((place for place, job in enumerate(jobs) if not job.at_once), len(jobs))
-            offer.claimed = min(ready, worker.inflight.room())
+            # What is behind a job that must wait, or whose route is paused, is left behind it.
+            paused = worker.paused_routes
+            waits = (place for place, job in enumerate(jobs) if not job.at_once or job.route in paused)
+            offer.claimed = min(next(waits, len(jobs)), worker.inflight.room())
             offer.registration = registration
             offer.runs = worker.inflight.enter((job.id for job in jobs[: offer.claimed]), registration)
         return offer

@@ -11,7 +11,9 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from logging import getLogger
 from random import Random
 
+from scheduler.claimer import Claimer
 from scheduler.filters import Filters
+from scheduler.finisher import Finisher
 from scheduler.handlers import HandlerRegistry
 from scheduler.inflight import Phase
 from scheduler.limits import Limit
@@ -27,7 +29,7 @@ from scheduler.offers import Offers
 from scheduler.retry import Policies
 from scheduler.storage.errors import StoreUnavailable
 from scheduler.storage.storage import Storage
-from scheduler.worker import Claimer, Finisher, Worker
+from scheduler.worker import Worker
 
 log = getLogger("jobbridge.pod")
 

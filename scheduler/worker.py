@@ -21,32 +21,26 @@ was fenced is dropped and logged; a job starts only under a trusted, current reg
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from logging import DEBUG, getLogger
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from random import Random
 
 from scheduler.context import log_fields
 from scheduler.executors import Executors, HandlerTimeout, call
 from scheduler.filters import Filters
 from scheduler.handlers import HandlerRegistry
-from scheduler.inflight import UNPARSED, InFlight, Phase, Registration, Run
+from scheduler.inflight import InFlight, Phase, Registration, Run
 from scheduler.job import Job, JobState
 from scheduler.limits import Limit
 from scheduler.membership import Membership
 from scheduler.retry import Policies
 from scheduler.storage.errors import StoreUnavailable
-from scheduler.storage.gates import LIMITED, RESCUED_LANES
 from scheduler.storage.records import Event, Finish
 from scheduler.storage.storage import Storage
 from scheduler.verdict import ended_by, handed_back, one_line, storable, succeeded
 
 log = getLogger("jobbridge.worker")
-
-BUSY_POLL = 0.02
-IDLE_POLL = 1.0
-IDLE_FINISH = 60.0
-MAX_HELD = 500
 
 
 class Undone(Exception):
@@ -103,6 +97,8 @@ class Worker:
             destinations=destinations,
         )
         self.draining = False
+        self.paused_routes: frozenset[str] = frozenset()
+        """An operator has paused them: their jobs wait in the store."""
         self.hungry = False
         """The last claim came back short: whoever inserts here may run it at once."""
         self.holding = False
@@ -125,6 +121,9 @@ class Worker:
     def _may_start(self, run: Run) -> bool:
         if self.draining:
             return False  # whoever drains hands it back
+        if run.job.route in self.paused_routes:  # claimed or inserted while the pause came
+            self._give_back(run, Phase.WAITING)
+            return False
         if self.membership.trusts(run.registration):
             if self.filters.wants("processing"):
                 self.filters.tell("processing", run.job)
@@ -224,6 +223,16 @@ class Worker:
     def _fields(self, run: Run) -> dict[str, object]:
         return log_fields(run.job) | {"duration_ms": round((self.monotonic() - run.started) * 1000, 1)}
 
+    def hold_routes(self, routes: frozenset[str]) -> None:
+        """Start no job of these routes any more; those that run finish, those that wait here are handed back."""
+        resumed = self.paused_routes - routes
+        self.paused_routes = routes
+        for run in self.inflight.in_phase(Phase.WAITING) if routes else ():
+            if run.job.route in routes:
+                self._give_back(run, Phase.WAITING)
+        if resumed:
+            self.claiming.set()
+
     def hand_back_waiting(self) -> None:
         """Give back what has not started."""
         for run in self.inflight.in_phase(Phase.WAITING):
@@ -255,174 +264,3 @@ class Worker:
         for run in self.inflight.in_phase(Phase.RUNNING):
             if not run.cancelled and not self.membership.trusts(run.registration):
                 run.cancel()
-
-
-class Claimer:
-    """The claim thread's loop: reconcile after each beat, then fill the free slots."""
-
-    name = "claim"
-
-    def __init__(self, worker: Worker) -> None:
-        self.wake = worker.claiming
-        self._worker = worker
-        self._handlers = list(worker.registry)
-        self._limits = [limit.key for limit in worker.limits]
-        self._reconciled = 0
-        self._pause = BUSY_POLL
-        self._peeked = float("-inf")
-        self._left: float | None = None
-        """Seconds until the next scheduled job was due at the last look."""
-
-    def step(self) -> float:
-        """One round; seconds to wait unless woken."""
-        worker = self._worker
-        registration = worker.membership.registration()
-        if registration is None:
-            worker.hungry = False
-            return IDLE_POLL
-        if worker.holding:
-            return BUSY_POLL
-        if self._reconciled != worker.membership.rounds:
-            self._reconciled = worker.membership.rounds
-            self.reconcile(registration)
-        if worker.draining or not self._handlers:
-            return IDLE_POLL
-        if not worker.inflight.worth_claiming():
-            return IDLE_POLL  # woken by the run that ends
-        room = worker.inflight.room()
-        taken = self._claim(registration, room)
-        worker.hungry = taken < room
-        if taken:
-            self._pause = BUSY_POLL
-            return 0.0 if taken >= room else BUSY_POLL
-        self._pause = min(IDLE_POLL, self._pause * 2)
-        return self._pause if self._left is None else max(BUSY_POLL, min(self._pause, self._left))
-
-    def _claim(self, registration: Registration, room: int) -> int:
-        worker = self._worker
-        now = worker.monotonic()
-        if not worker.hungry and now - self._peeked <= 0.1:
-            return self._take(registration, room, 0)
-        self._peeked = now
-        waiting = worker.storage.peek(self._handlers, self._limits)
-        if waiting.left is not None and waiting.left <= 0:
-            worker.storage.promote()
-            waiting = worker.storage.peek(self._handlers, self._limits)
-        self._left = waiting.left
-        taken = 0
-        # A job that was orphaned may have killed its pod: those orphaned twice run one at a time, those orphaned once
-        # are taken for free workers only. So one that kills takes no innocent with it often.
-        for lane in (2, 1):
-            if waiting.lanes[lane]:
-                taken += self._take(registration, self._few(room - taken, lane), lane)
-        for limit, highest in zip(worker.limits, waiting.limited, strict=True):
-            for lane in () if highest is None else {highest, LIMITED}:
-                taken += self._take(registration, self._few(room - taken, lane), lane, limit)
-        if waiting.lanes[0]:
-            taken += self._take(registration, room - taken, 0)
-        return taken
-
-    def _few(self, room: int, lane: int) -> int:
-        """How many of a lane are taken that must not be taken ahead of their start: a limited job would keep a place
-        that another pod could use."""
-        inflight = self._worker.inflight
-        one = 0 if inflight.holds_lane(lane) else 1
-        if lane in (RESCUED_LANES, LIMITED + RESCUED_LANES):
-            return min(room, one)
-        return min(room, inflight.free_workers() or one)  # behind a queue that never ends no worker is ever free
-
-    def _take(self, registration: Registration, number: int, lane: int, limit: Limit | None = None) -> int:
-        if number <= 0:
-            return 0
-        storage, server = self._worker.storage, registration.id
-        if limit is None:
-            claimed = storage.claim(server, self._handlers, number, lane)
-        else:
-            claimed = storage.claim_limited(server, self._handlers, number, lane, limit)
-        self._start(claimed, registration, lane)
-        return len(claimed)
-
-    def _start(self, jobs: Sequence[Job], registration: Registration, lane: int) -> None:
-        worker = self._worker
-        runs = worker.inflight.enter((job.key for job in jobs), registration, lane)
-        # One that is here already is an older run of it; once that has left, reconcile finds this one.
-        worker.submit([(runs[job.key], job, UNPARSED) for job in jobs if job.key in runs])
-
-    def reconcile(self, registration: Registration) -> None:
-        """Hold the map against the rows that stand as ours, both ways (I12)."""
-        worker = self._worker
-        copy = worker.inflight.snapshot()
-        phases = {key: run.phase for key, run in copy.items()}
-        standing = dict(worker.storage.standing(registration.id))
-        forgotten = [key for key in standing if key not in copy and key not in worker.inflight]
-        if forgotten:
-            # Read once more, after the look into the map: one that was inserted and finished between the copy and
-            # the read is no longer held by now.
-            held = worker.storage.held(registration.id, forgotten)
-            known = [job for job in held if job.handler in worker.registry]
-            if known:
-                log.warning("found %d claimed jobs whose claim's reply was lost", len(known))
-                for lane in range(RESCUED_LANES + 1):
-                    self._start([job for job in known if min(job.rescues, RESCUED_LANES) == lane], registration, lane)
-        for key, run in copy.items():
-            if run.registration is not registration or run.phase is not phases[key]:
-                continue
-            if run.phase not in (Phase.WAITING, Phase.RUNNING) or standing.get(key) == run.job.version:
-                continue
-            if run.phase is Phase.RUNNING:
-                run.cancel()
-            elif worker.inflight.move(run, Phase.ENDED, only_from=Phase.WAITING):
-                worker.inflight.leave([run])
-        for run in worker.parked():
-            if run.registration is registration:
-                worker.executors.submit(run)
-            else:
-                worker.inflight.leave([run])
-
-
-class Finisher:
-    """The finish thread's loop: writes all results that came meanwhile, and ends runs past their timeout."""
-
-    name = "finish"
-
-    def __init__(self, worker: Worker) -> None:
-        self.wake = worker.finishing
-        self._worker = worker
-        self._held: list[tuple[Run, Finish]] = []
-
-    def step(self) -> float:
-        """One round; seconds to wait unless woken."""
-        worker = self._worker
-        left = worker.executors.expire()
-        while len(self._held) < MAX_HELD:
-            try:
-                self._held.append(worker.results.get_nowait())
-            except Empty:
-                break
-        if not self._held:
-            return IDLE_FINISH if left is None else left
-        if worker.filters.wants("changing"):
-            for run, result in self._held:
-                worker.filters.tell("changing", run.job, result.state)
-        try:
-            written = worker.storage.finish([result for _, result in self._held])
-        except StoreUnavailable:
-            worker.holding = True
-            raise
-        ended, self._held = self._held, []
-        worker.holding = False
-        worker.inflight.leave([run for run, _ in ended])
-        if len(written) < len(ended) or worker.filters.wants("changed"):
-            self._tell(ended, written)
-        if any(result.messages for _, result in ended):
-            worker.leave()
-        if not worker.hungry and worker.inflight.worth_claiming():
-            worker.claiming.set()
-        return 0.0
-
-    def _tell(self, ended: Sequence[tuple[Run, Finish]], written: Set[bytes]) -> None:
-        for run, result in ended:
-            if result.id in written:
-                self._worker.filters.tell("changed", run.job, result.state)
-            else:
-                log.warning("result refused: fenced, the job is another's now", extra=log_fields(run.job))

@@ -1,25 +1,26 @@
-"""`jobbridge jobs list|show|requeue|delete`."""
+"""`jobbridge jobs list|show`, and the verbs of `acts.py` and `wait.py`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 import click
 
+from bridge.cli.acts import act
 from bridge.cli.exits import NotFound
-from bridge.cli.options import config_option, configured, each, limit_option, opened, output_option
+from bridge.cli.filters import filter_options, wanted
+from bridge.cli.find import find
+from bridge.cli.options import config_option, configured, limit_option, opened, output_option
 from bridge.cli.output import chosen, presentable, print_json, print_record, print_records
+from bridge.cli.wait import wait
 
 if TYPE_CHECKING:
-    from bridge.config.model import Configuration
-    from scheduler.storage import Act, Storage
+    from scheduler.storage import Storage
 
-_STATES = ("SCHEDULED", "ENQUEUED", "PROCESSING", "SUCCEEDED", "FAILED", "DELETED")
 _COLUMNS = ("id", "state", "route", "handler", "correlation_id", "attempts", "rescues", "created_at", "finished_at")
 _CONFLICT_COLUMNS = ("job_id", "correlation_id", "route", "state", "times", "at", "detail")
 _EVENT_COLUMNS = ("at", "kind", "version", "detail")
@@ -29,40 +30,32 @@ Record = Mapping[str, object]
 
 @click.group()
 def jobs() -> None:
-    """List, show, requeue and delete jobs."""
+    """List and show jobs, wait for them, and act on them."""
 
 
 @jobs.command("list")
 @config_option
 @output_option
-@click.option("--state", type=click.Choice(_STATES, case_sensitive=False))
-@click.option("--route")
-@click.option("--handler")
-@click.option("--source")
+@filter_options
 @click.option("--conflicts", is_flag=True, help="List the messages that had another body under the ID of a job.")
 @limit_option
 def list_(
     config: Path | None,
     output: str | None,
-    state: str | None,
-    route: str | None,
-    handler: str | None,
-    source: str | None,
     conflicts: bool,
     limit: int,
+    **filters: str | None,
 ) -> None:
     """List the newest jobs that match, without their bodies."""
     configuration = configured(config)
-    if conflicts and (state or route or handler or source):
+    if conflicts and any(filters.values()):
         raise click.UsageError("--conflicts stands without a filter")
-    from scheduler.job import JobState
-
     with opened(configuration) as storage:
         if conflicts:
             print_records(storage.list_conflicts(limit), _CONFLICT_COLUMNS, output)
             return
-        wanted = None if state is None else JobState(state)
-        found = storage.list_jobs(state=wanted, route=route, handler=handler, source=source, limit=limit)
+        found = storage.list_jobs(limit=limit, **wanted(filters, storage))
+    source, route = filters["source"], filters["route"]
     # A source or a route of the past may still have jobs.
     if not found and source is not None and source not in configuration.sources:
         raise NotFound(f"no source is called {source!r}")
@@ -79,7 +72,7 @@ def show(config: Path | None, output: str | None, name: str) -> None:
     """Show a job, whole, with its history. ID: a job's id, or a correlation ID."""
     configuration = configured(config)
     with opened(configuration) as storage:
-        found = [{**job, "progress": _progress(storage, job)} for job in _find(configuration, storage, name)]
+        found = [{**job, "progress": _progress(storage, job)} for job in find(configuration, storage, name)]
         histories = [_history(storage, job) for job in found]
     form = chosen(output)
     whole = [presentable({**job, "history": history}) for job, history in zip(found, histories, strict=True)]
@@ -120,61 +113,15 @@ def _history(storage: Storage, job: Record) -> list[dict[str, object]]:
     return [presentable(line) for line in ordered]
 
 
-def _find(configuration: Configuration, storage: Storage, name: str) -> Sequence[Record]:
-    namespaces = {route.namespace for route in configuration.routes}
-    found = storage.find_jobs(name, sorted(namespaces))
-    if not found:
-        raise NotFound(f"no job has the id or the correlation ID {name!r}")
-    return found
-
-
-@jobs.command()
-@config_option
-@output_option
-@click.argument("names", metavar="ID...", nargs=-1, required=True)
-@click.pass_context
-def requeue(context: click.Context, config: Path | None, output: str | None, names: tuple[str, ...]) -> None:
-    """Run finished jobs again, with all their tries. Refused where the body was dropped."""
-    configuration = configured(config)
-    with opened(configuration) as storage:
-        find = partial(_find, configuration, storage)
-        again = partial(_act, find, lambda _, key: storage.requeue(key))
-        context.exit(each(names, again, output, done=("DONE",)))
-
-
-@jobs.command()
-@config_option
-@output_option
-@click.argument("names", metavar="ID...", nargs=-1, required=True)
-@click.pass_context
-def delete(context: click.Context, config: Path | None, output: str | None, names: tuple[str, ...]) -> None:
-    """End jobs that have not succeeded. Their IDs stay remembered for the route's dedupe.window."""
-    configuration = configured(config)
-    windows = {route.name: route.dedupe.window for route in configuration.routes}
-
-    def end(job: Record, key: bytes) -> Act:
-        return storage.delete(key, int(windows.get(str(job["route"]), 7 * 86400.0) * 1_000_000))
-
-    with opened(configuration) as storage:
-        find = partial(_find, configuration, storage)
-        context.exit(each(names, partial(_act, find, end), output, done=("DONE",)))
-
-
-def _act(find: Callable[[str], Sequence[Record]], act: Callable[[Record, bytes], Act], name: str) -> tuple[str, str]:
-    """What became of the job of this name, and why."""
-    try:
-        found = find(name)
-    except NotFound as error:
-        return "NOT_FOUND", error.message
-    if len(found) > 1:
-        return "AMBIGUOUS", f"{len(found)} jobs have this correlation ID: name one by its id"
-    key = found[0]["id"]
-    assert isinstance(key, UUID)
-    why = {
-        "NOT_FOUND": "it is gone meanwhile",
-        "WRONG_STATE": f"not possible while it is {found[0]['state']}",
-        "BODY_DROPPED": "its body was dropped when it succeeded",
-        "LOST_RACE": "it moved on meanwhile: look again",
-    }
-    result = act(found[0], key.bytes).name
-    return result, why.get(result, "")
+for _verb in (
+    wait,
+    act("requeue", "Run finished jobs again, with all their tries. Refused where the body was dropped."),
+    act(
+        "delete",
+        "End jobs that have not succeeded. Their IDs stay remembered for the route's dedupe.window. "
+        "A handler that runs is told within a heartbeat.",
+    ),
+    act("run-now", "Let scheduled jobs wait for a worker at once, such as retries that are due later."),
+    act("cancel", "End jobs that run, as DELETED. Their handlers are told within a heartbeat (context.cancelled)."),
+):
+    jobs.add_command(_verb)

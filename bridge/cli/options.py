@@ -6,6 +6,7 @@ Heavy modules are imported inside the functions, so that `--help` and completion
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -101,5 +102,7 @@ def each(
         if result not in done:
             click.echo(f"jobbridge: {printable(name)}: {printable(detail)}", err=True)
     print_records(acts, ("id", "result"), output)
-    results = {str(one["result"]) for one in acts}
-    return 5 if "NOT_FOUND" in results else 0 if results <= set(done) else 1
+    results = Counter(str(one["result"]) for one in acts)
+    if len(acts) != 1:
+        click.echo(", ".join(f"{number:,} {result}" for result, number in results.items()) or "no ids came", err=True)
+    return 5 if "NOT_FOUND" in results else 0 if set(results) <= set(done) else 1

@@ -6,7 +6,7 @@ changed nothing.
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -56,6 +56,20 @@ HELD = (
 """The columns of `Job`, in its order."""
 
 
+CLAIMS = ((False, False), (False, True), (True, False), (True, True))
+"""The kinds of a claim: whether of one limit's jobs, whether past paused routes."""
+
+
+def kind_of(parameters: Mapping[str, object]) -> tuple[bool, bool]:
+    """The kind of the claim that these parameters are for."""
+    return "of_limit" in parameters, "paused" in parameters
+
+
+def _asked(handlers: Sequence[str], paused: Collection[str]) -> dict[str, object]:
+    ours: dict[str, object] = {"handlers": list(handlers)}
+    return ours | {"paused": list(paused)} if paused else ours
+
+
 class Waiting(NamedTuple):
     """What there is to do."""
 
@@ -77,12 +91,10 @@ class Execution(Gates):
 
     CLAIMS_IN_ONE_STATEMENT = True
 
-    def waiting(self, *columns: ColumnElement[object], limited: bool) -> Select[*tuple[object, ...]]:
-        """These columns of the rows that a claim takes, the oldest first; of one limit's rows."""
-        rows = select(*columns).where(
-            jobs.c.state == state(JobState.ENQUEUED),
+    def waiting(self, *columns: ColumnElement[object], limited: bool, paused: bool) -> Select[*tuple[object, ...]]:
+        """These columns of the rows that a claim takes, the oldest first; of one limit's rows; of no paused route."""
+        rows = self._enqueued(*columns, paused=paused).where(
             jobs.c.lane == bindparam("of_lane", type_=SmallInteger),
-            self.among(jobs.c.handler, "handlers"),
             jobs.c.expires_at.is_(None) | jobs.c.started_at.is_not(None) | (jobs.c.expires_at > self.now),
         )
         if limited:
@@ -99,19 +111,23 @@ class Execution(Gates):
             "started_at": self.now,
         }
 
-    def peek(self, handlers: Sequence[str], limits: Sequence[bytes] = ()) -> Waiting:
+    def peek(self, handlers: Sequence[str], limits: Sequence[bytes] = (), paused: Collection[str] = ()) -> Waiting:
         """What a claim and a promote would find, in one small query."""
-        statement = self._peeking if not limits else self._peeking.add_columns(*map(self._highest, limits))
+        lanes_and_due, highest = self._peeking[bool(paused)], (self._highest(limit, bool(paused)) for limit in limits)
+        statement = lanes_and_due if not limits else lanes_and_due.add_columns(*highest)
         with self.connection() as connection:
-            left, *found = connection.execute(statement, {"handlers": list(handlers)}).one()
+            left, *found = connection.execute(statement, _asked(handlers, paused)).one()
         lanes = RESCUED_LANES + 1
         return Waiting(tuple(map(bool, found[:lanes])), tuple(found[lanes:]), None if left is None else left / 1e6)
 
     @cached_property
-    def _peeking(self) -> Select[*tuple[object, ...]]:
+    def _peeking(self) -> dict[bool, Select[*tuple[object, ...]]]:
+        return {paused: self._peek(paused) for paused in (False, True)}
+
+    def _peek(self, paused: bool) -> Select[*tuple[object, ...]]:
         # The first by the index, and no EXISTS: for that PostgreSQL reads the table from its oldest rows on.
         lanes = [
-            self._enqueued(jobs.c.due_at)
+            self._enqueued(jobs.c.due_at, paused=paused)
             .where(jobs.c.lane == lane)
             .order_by(jobs.c.due_at)
             .limit(literal_column("1"))
@@ -122,39 +138,51 @@ class Execution(Gates):
         due = select(func.min(jobs.c.due_at)).where(jobs.c.state == state(JobState.SCHEDULED)).scalar_subquery()
         return select((due - self.now).label("left"), *lanes)
 
-    def _highest(self, limit: bytes) -> ColumnElement[int]:
-        rows = self._enqueued(jobs.c.lane).where(jobs.c.limit_key == limit, jobs.c.lane >= LIMITED)
+    def _highest(self, limit: bytes, paused: bool) -> ColumnElement[object]:
+        rows = self._enqueued(jobs.c.lane, paused=paused).where(jobs.c.limit_key == limit, jobs.c.lane >= LIMITED)
         return rows.order_by(jobs.c.lane.desc(), jobs.c.due_at.desc()).limit(literal_column("1")).scalar_subquery()
 
-    def _enqueued(self, column: ColumnElement[int]) -> Select[int]:
-        return select(column).where(jobs.c.state == state(JobState.ENQUEUED), self.among(jobs.c.handler, "handlers"))
+    def _enqueued(self, *columns: ColumnElement[object], paused: bool) -> Select[*tuple[object, ...]]:
+        """Where no route is paused nothing is asked of it, so that the plan stays what it is."""
+        rows = select(*columns).where(jobs.c.state == state(JobState.ENQUEUED), self.among(jobs.c.handler, "handlers"))
+        return rows.where(~self.among(jobs.c.route, "paused")) if paused else rows
 
     @retried
-    def claim(self, owner: bytes, handlers: Sequence[str], limit: int, lane: int = 0) -> list[Job]:
+    def claim(
+        self, owner: bytes, handlers: Sequence[str], limit: int, lane: int = 0, paused: Collection[str] = ()
+    ) -> list[Job]:
         """Take up to `limit` waiting jobs of these handlers for the server `owner`, the oldest first.
 
+        :param paused: routes whose jobs are left where they are.
         :raises StoreUnavailable: what was claimed, if anything, is found by `standing`.
         """
+        rows = _asked(handlers, paused) | {"limit": limit, "of_lane": lane}
         with self.connection() if self.CLAIMS_IN_ONE_STATEMENT else self.transaction() as connection:
-            return self._claim(connection, owner, {"handlers": list(handlers), "limit": limit, "of_lane": lane})
+            return self._claim(connection, owner, rows)
 
     @retried
-    def claim_limited(self, owner: bytes, handlers: Sequence[str], limit: int, lane: int, of_limit: Limit) -> list[Job]:
+    def claim_limited(
+        self,
+        owner: bytes,
+        handlers: Sequence[str],
+        limit: int,
+        lane: int,
+        of_limit: Limit,
+        paused: Collection[str] = (),
+    ) -> list[Job]:
         """As `claim`, of one limit's jobs, and no more than it leaves room for among all servers."""
         with self.transaction() as connection:
             now, grants = self._lock_limit(connection, of_limit)
             room = min(limit, self._room(connection, of_limit, grants))
             if room <= 0:
                 return []
-            rows = {"handlers": list(handlers), "limit": room, "of_lane": lane, "of_limit": of_limit.key}
-            claimed = self._claim(connection, owner, rows, limited=True)
+            rows = _asked(handlers, paused) | {"limit": room, "of_lane": lane, "of_limit": of_limit.key}
+            claimed = self._claim(connection, owner, rows)
             if claimed:
                 self._grant(connection, of_limit, grants, now, len(claimed))
             return claimed
 
-    def _claim(
-        self, connection: Connection, owner: bytes, parameters: dict[str, object], *, limited: bool = False
-    ) -> list[Job]:
+    def _claim(self, connection: Connection, owner: bytes, parameters: dict[str, object]) -> list[Job]:
         raise NotImplementedError
 
     @retried

@@ -34,7 +34,7 @@ from sqlalchemy.dialects.mysql import insert
 from scheduler.job import Job
 from scheduler.storage import rows
 from scheduler.storage.errors import StoreUnavailable
-from scheduler.storage.execution import HELD
+from scheduler.storage.execution import CLAIMS, HELD, kind_of
 from scheduler.storage.intake import EXISTING, Answer, Placed
 from scheduler.storage.records import Existing, Finish
 from scheduler.storage.schema import LOCK_NAME
@@ -71,7 +71,8 @@ class MySQL(Storage):
         self._insertion = rows.insertion(self.absent(jobs), self.now)
         self._insertion_told = self._insertion.returning(*EXISTING)
         self._oldest = {
-            limited: self.waiting(*HELD, limited=limited).with_for_update(skip_locked=True) for limited in (False, True)
+            (limited, paused): self.waiting(*HELD, limited=limited, paused=paused).with_for_update(skip_locked=True)
+            for limited, paused in CLAIMS
         }
         self._claiming = update(jobs).where(self.among(jobs.c.id, "ids")).values(self.claiming())
 
@@ -97,10 +98,8 @@ class MySQL(Storage):
         stand = connection.execute(self._insertion_told, parameters)
         return Answer((row.id, Existing(*row)) for row in stand)
 
-    def _claim(
-        self, connection: Connection, owner: bytes, parameters: dict[str, object], *, limited: bool = False
-    ) -> list[Job]:
-        waiting = [Job._make(row) for row in connection.execute(self._oldest[limited], parameters)]
+    def _claim(self, connection: Connection, owner: bytes, parameters: dict[str, object]) -> list[Job]:
+        waiting = [Job._make(row) for row in connection.execute(self._oldest[kind_of(parameters)], parameters)]
         if waiting:
             connection.execute(self._claiming, {"owner": owner, "ids": [job.key for job in waiting]})
         return [job._replace(version=job.version + 1, owner=owner) for job in waiting]

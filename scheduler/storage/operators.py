@@ -1,19 +1,18 @@
-"""What people look at and do: counts, lists, history, requeue, delete, dead letters.
+"""What people look at: counts, lists, history, dead letters. What they do to jobs is in `acts.py`.
 
-Lists are bounded; one of a single state follows an index. An act is guarded by (id, version) and leaves a line in
-the job's history.
+Lists are bounded; one of a single state follows an index.
 """
 
 import contextlib
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable
+from typing import Unpack
 from uuid import UUID
 
-from sqlalchemy import Row, Select, case, delete, func, insert, null, select, update
+from sqlalchemy import Row, Select, delete, func, select
 
-from scheduler.job import FINISHED, TRANSITIONS, JobState, job_id, preview
-from scheduler.storage.database import retried
-from scheduler.storage.gates import LIMITED, LOCKED, Gates
-from scheduler.storage.records import Act
+from scheduler.job import JobState, job_id, preview
+from scheduler.storage.database import Database, retried
+from scheduler.storage.matching import Wanted, matching
 from scheduler.storage.tables import dead_letters, job_events, jobs
 from scheduler.storage.tables import state as in_state
 
@@ -32,8 +31,8 @@ def _record(row: Row[*tuple[object, ...]]) -> Record:
     }
 
 
-class Operators(Gates):
-    """The verbs of the command line and the dashboard."""
+class Operators(Database):
+    """The verbs that show the store to people."""
 
     def count_by_state(self) -> dict[JobState, int]:
         """Exactly how many jobs are in each state; reads them all."""
@@ -60,25 +59,18 @@ class Operators(Gates):
         with self.connection() as connection:
             return connection.execute(select(func.count()).select_from(dead_letters)).scalar_one()
 
-    def list_jobs(
-        self,
-        *,
-        state: JobState | None = None,
-        route: str | None = None,
-        handler: str | None = None,
-        source: str | None = None,
-        limit: int = 50,
-    ) -> list[Record]:
+    def list_jobs(self, *, limit: int = 50, **wanted: Unpack[Wanted]) -> list[Record]:
         """The newest jobs that match, without their bodies."""
-        statement = select(*_LISTED).limit(limit)
-        if state is None:
-            statement = statement.order_by(jobs.c.created_at.desc(), jobs.c.due_at.desc())
-        else:
-            statement = statement.where(jobs.c.state == in_state(state)).order_by(jobs.c.due_at.desc())
-        for column, wanted in ((jobs.c.route, route), (jobs.c.handler, handler), (jobs.c.source, source)):
-            if wanted is not None:
-                statement = statement.where(column == wanted)
-        return self._records(statement)
+        newest = (
+            (jobs.c.created_at.desc(), jobs.c.due_at.desc()) if wanted.get("state") is None else (jobs.c.due_at.desc(),)
+        )
+        return self._records(select(*_LISTED).where(*matching(wanted)).order_by(*newest).limit(limit))
+
+    def states(self, ids: Iterable[bytes]) -> dict[bytes, JobState]:
+        """The states of those of these jobs that are there."""
+        statement = select(jobs.c.id, jobs.c.state).where(self.among(jobs.c.id, "ids"))
+        with self.connection() as connection:
+            return {row.id: JobState(row.state) for row in connection.execute(statement, {"ids": list(ids)})}
 
     def find_jobs(self, text: str, namespaces: Iterable[str] = ()) -> list[Record]:
         """The jobs, with their bodies, that have this id (a UUID) or this correlation ID, as it is or as it is shown.
@@ -117,67 +109,6 @@ class Operators(Gates):
             .limit(limit)
         )
         return self._records(statement)
-
-    @retried
-    def requeue(self, key: bytes) -> Act:
-        """Let a finished job run again, with all its tries."""
-        return self._act(
-            key,
-            JobState.ENQUEUED,
-            "REQUEUED",
-            {
-                "due_at": self.now,
-                "lane": case((jobs.c.lock_key.is_not(None), LOCKED), (jobs.c.limit_key.is_not(None), LIMITED), else_=0),
-                "attempts": 0,
-                "rescues": 0,
-                "finished_at": null(),
-                "expires_at": null(),
-            },
-            from_states=FINISHED,
-        )
-
-    @retried
-    def delete(self, key: bytes, retention_us: int = 7 * 86_400_000_000) -> Act:
-        """End a job that has not succeeded; its ID stays remembered for `retention_us`. A run of it is cancelled."""
-        allowed = {one for one, targets in TRANSITIONS.items() if JobState.DELETED in targets}
-        return self._act(
-            key,
-            JobState.DELETED,
-            "DELETED",
-            {"due_at": self.now + retention_us, "lane": 0, "finished_at": self.now},
-            from_states=allowed,
-        )
-
-    def _act(
-        self, key: bytes, target: JobState, kind: str, values: Mapping[str, object], from_states: Set[JobState]
-    ) -> Act:
-        with self.transaction() as connection:
-            row = connection.execute(
-                select(jobs.c.state, jobs.c.version, jobs.c.lock_key, jobs.c.body.is_(None).label("dropped")).where(
-                    jobs.c.id == key
-                )
-            ).first()
-            if row is None:
-                return Act.NOT_FOUND
-            if JobState(row.state) not in from_states:
-                return Act.WRONG_STATE
-            if target is JobState.ENQUEUED and row.dropped:
-                return Act.BODY_DROPPED
-            changed = connection.execute(
-                update(jobs)
-                .where(jobs.c.id == key, jobs.c.version == row.version)
-                .values(state=target.value, version=jobs.c.version + 1, **values)
-            )
-            if changed.rowcount != 1:
-                return Act.LOST_RACE
-            connection.execute(
-                insert(job_events).values(
-                    job_id=key, at=self.now, kind=kind, version=row.version, detail=f"it was {row.state}", times=1
-                )
-            )
-        if row.lock_key is not None:
-            self.pass_on([row.lock_key])
-        return Act.DONE
 
     def list_dead_letters(
         self, *, reason: str | None = None, source: str | None = None, limit: int = 50

@@ -45,7 +45,7 @@ from sqlalchemy.sql.selectable import TableValuedAlias
 from sqlalchemy.types import BigInteger, TypeEngine, UserDefinedType
 
 from scheduler.job import Job, JobState, NewJob
-from scheduler.storage.execution import HELD, ends
+from scheduler.storage.execution import CLAIMS, HELD, ends, kind_of
 from scheduler.storage.gates import waiting_lane
 from scheduler.storage.intake import Answer, Placed, first_lane, first_state
 from scheduler.storage.postgresql_arrays import byteas, integers, keys, register, texts
@@ -200,11 +200,11 @@ class PostgreSQL(Storage):
         self._insertion = _insertion(once)
         self._finishing = _finishing(once)
         self._claiming = {
-            limited: update(jobs)
-            .where(_picked(self.waiting(jobs.c.id, limited=limited)))
+            (limited, paused): update(jobs)
+            .where(_picked(self.waiting(jobs.c.id, limited=limited, paused=paused)))
             .values(self.claiming())
             .returning(jobs.c.due_at, *HELD)
-            for limited in (False, True)
+            for limited, paused in CLAIMS
         }
 
     def among(self, column: Column[T], name: str) -> ColumnElement[bool]:
@@ -259,10 +259,8 @@ class PostgreSQL(Storage):
         )
         return Answer(dict.fromkeys(rows.scalars().all()))
 
-    def _claim(
-        self, connection: Connection, owner: bytes, parameters: dict[str, object], *, limited: bool = False
-    ) -> list[Job]:
-        rows = connection.execute(self._claiming[limited], parameters | {"owner": owner}).all()
+    def _claim(self, connection: Connection, owner: bytes, parameters: dict[str, object]) -> list[Job]:
+        rows = connection.execute(self._claiming[kind_of(parameters)], parameters | {"owner": owner}).all()
         return [Job._make(row[1:]) for row in sorted(rows, key=lambda row: row[0])]
 
     def _finish(self, results: Sequence[Finish]) -> set[bytes]:

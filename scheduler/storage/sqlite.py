@@ -13,7 +13,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from scheduler.job import Job
 from scheduler.storage import rows
-from scheduler.storage.execution import HELD
+from scheduler.storage.execution import CLAIMS, HELD, kind_of
 from scheduler.storage.intake import Answer, Placed
 from scheduler.storage.records import Finish
 from scheduler.storage.storage import Options, Storage
@@ -37,11 +37,11 @@ class SQLite(Storage):
         event.listen(engine, "connect", _set_up)
         self._insertion = rows.insertion(insert(jobs).on_conflict_do_nothing(), self.now).returning(jobs.c.id)
         self._claiming = {
-            limited: update(jobs)
-            .where(jobs.c.id.in_(self.waiting(jobs.c.id, limited=limited).order_by(text("rowid"))))
+            (limited, paused): update(jobs)
+            .where(jobs.c.id.in_(self.waiting(jobs.c.id, limited=limited, paused=paused).order_by(text("rowid"))))
             .values(self.claiming())
             .returning(jobs.c.due_at, *HELD)
-            for limited in (False, True)
+            for limited, paused in CLAIMS
         }
 
     def absent(self, table: Table) -> Insert:
@@ -56,10 +56,8 @@ class SQLite(Storage):
         new = connection.execute(self._insertion, rows.parameters(placed, token, owner, claimed))
         return Answer((key, None) for (key,) in new)
 
-    def _claim(
-        self, connection: Connection, owner: bytes, parameters: dict[str, object], *, limited: bool = False
-    ) -> list[Job]:
-        claimed = connection.execute(self._claiming[limited], parameters | {"owner": owner}).all()
+    def _claim(self, connection: Connection, owner: bytes, parameters: dict[str, object]) -> list[Job]:
+        claimed = connection.execute(self._claiming[kind_of(parameters)], parameters | {"owner": owner}).all()
         return [Job._make(row[1:]) for row in sorted(claimed, key=lambda row: row[0])]
 
     def _finish(self, results: Sequence[Finish]) -> set[bytes]:

@@ -11,17 +11,19 @@ The contract, which one conformance suite checks on every database:
 - Times are the database's own clock.
 """
 
+from scheduler.storage.acts import Acts
 from scheduler.storage.cluster import Cluster
 from scheduler.storage.database import Options
 from scheduler.storage.execution import Execution
 from scheduler.storage.intake import Intake
 from scheduler.storage.local_queue import LocalQueue
 from scheduler.storage.operators import Operators
+from scheduler.storage.pauses import Pauses
 from scheduler.storage.schema import Schema
 from scheduler.storage.upkeep import Upkeep
 
 __all__ = ["Options", "Storage"]
 
 
-class Storage(Schema, Intake, Execution, Upkeep, Cluster, LocalQueue, Operators):
+class Storage(Schema, Intake, Execution, Upkeep, Cluster, LocalQueue, Operators, Acts, Pauses):
     """All verbs. One file for each group of them; one subclass for each database."""

@@ -73,6 +73,8 @@ VERBS: dict[str, Callable[[Storage, Job], object]] = {
     "purge": lambda storage, _: storage.purge(),
     "requeue": lambda storage, _: storage.requeue(KEY),
     "delete": lambda storage, _: storage.delete(KEY),
+    "run now": lambda storage, _: storage.run_now(KEY),
+    "cancel": lambda storage, _: storage.cancel(KEY),
     "beat": lambda storage, _: storage.beat(A, "{}"),
     "unregister": lambda storage, _: storage.unregister(A),
 }
@@ -169,6 +171,8 @@ GUARDS: dict[str, tuple[JobState, set[str]]] = {
     "purge": (JobState.SUCCEEDED, {"state", "due_at"}),
     "requeue": (JobState.FAILED, {"id", "version"}),
     "delete": (JobState.PROCESSING, {"id", "version"}),
+    "run now": (JobState.SCHEDULED, {"id", "version"}),
+    "cancel": (JobState.PROCESSING, {"id", "version"}),
 }
 
 
@@ -186,7 +190,7 @@ def test_every_write_to_a_jobs_row_carries_its_guard(storage: Storage, name: str
 
 def test_finish_and_rescue_carry_the_guard_in_the_write_itself(storage: Storage) -> None:
     """No read before it could replace it: between the two another may win."""
-    for name in ("succeed", "hand back", "fail with an event", "rescue", "requeue", "delete"):
+    for name in ("succeed", "hand back", "fail with an event", "rescue", "requeue", "delete", "run now", "cancel"):
         state, guard = GUARDS[name]
         force(storage, KEY, state="DELETED", due_at=1)
         storage.purge()
@@ -237,7 +241,7 @@ def test_the_places_that_write_to_jobs_rows_are_known() -> None:
         "postgresql.__init__",
         "mysql.__init__",
         "sqlite.__init__",
-        "operators._act",
+        "acts._write",
         "upkeep.promote",
         "upkeep.rescue",
         "upkeep.purge",

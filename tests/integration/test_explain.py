@@ -2,6 +2,9 @@
 
 import re
 from collections.abc import Callable, Iterator
+from hashlib import md5
+from types import SimpleNamespace
+from typing import Any
 
 import psycopg
 import pytest
@@ -9,6 +12,7 @@ from sqlalchemy import Connection, event
 
 from scheduler.job import JobState
 from scheduler.storage import Storage, open_storage, postgresql
+from scheduler.storage.acts import REQUEUE, Doing
 from scheduler.storage.records import Finish
 from tests.conformance.stores import A, B, job, some_jobs
 
@@ -36,11 +40,20 @@ _MARIADB = f"""
     FROM seq_1_to_{ROWS}
 """
 
+
+def _seen(number: int) -> Any:
+    """So many jobs as an operator decided on them."""
+    keys = (md5(str(n).encode(), usedforsecurity=False).digest() for n in range(3, 50 * number, 50))
+    return [SimpleNamespace(id=key, version=1, state="FAILED", lock_key=None) for key in keys]
+
+
 VERBS: dict[str, Callable[[Storage], object]] = {
     "claim": lambda storage: storage.claim(A, ["h", "g"], 50),
     "claim of an empty lane": lambda storage: storage.claim(A, ["h"], 1, 2),
     "claim of a handler that no row has": lambda storage: storage.claim(A, ["none"], 50),
+    "claim past a paused route": lambda storage: storage.claim(A, ["h"], 50, 0, ["other"]),
     "peek": lambda storage: storage.peek(["h"]),
+    "peek past a paused route": lambda storage: storage.peek(["h"], paused=["r"]),
     "finish": lambda storage: storage.finish([Finish(one.id, 1, A, JobState.SUCCEEDED, 1) for one in some_jobs(500)]),
     "finish with an event": lambda storage: storage.finish([Finish(job(1).id, 1, A, JobState.FAILED, 1)]),
     "promote": lambda storage: storage.promote(),
@@ -55,6 +68,7 @@ VERBS: dict[str, Callable[[Storage], object]] = {
     "requeue": lambda storage: storage.requeue(job(1).id),
     "delete": lambda storage: storage.delete(job(1).id),
     "backlog": lambda storage: storage.backlog(1000),
+    "a batch of acts": lambda storage: storage._write(Doing(REQUEUE), _seen(500)),
 }
 
 Sent = list[tuple[str, object]]

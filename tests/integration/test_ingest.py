@@ -17,13 +17,15 @@ from bridge.ingest import AHEAD_FROM, Ingest
 from bridge.message import Message
 from bridge.routing import rule
 from bridge.sources.source import Batch, Source, SourceStatus
+from scheduler.claimer import Claimer
+from scheduler.finisher import Finisher
 from scheduler.handlers import HandlerRegistry, describe
 from scheduler.job import JobState
 from scheduler.membership import Membership
 from scheduler.offers import Offers
 from scheduler.retry import Policies, PolicyOverride
 from scheduler.storage import Storage, StoreUnavailable, open_storage
-from scheduler.worker import Claimer, Finisher, Worker
+from scheduler.worker import Worker
 from tests.servers.processes import wait_until
 
 RAN: list[bytes] = []

@@ -22,6 +22,7 @@ class Mutant:
 INGEST = "tests/integration/test_ingest.py"
 INSERT = "tests/conformance/test_storage_insert.py"
 FINISH = "tests/conformance/test_storage_finish.py"
+GATES = "tests/conformance/test_storage_gates.py"
 RESCUE = "tests/conformance/test_storage_rescue.py"
 CLIENTS = "tests/unit/test_broker_clients.py"
 WORKER = "tests/unit/test_worker.py"
@@ -118,9 +119,27 @@ MUTANTS = [
         "sqlite",
     ),
     Mutant(
+        "an operator's act without the version",
+        "I7",
+        "scheduler/storage/acts.py",
+        ".where(jobs.c.id.in_([one.id for one in seen]), same)",
+        ".where(jobs.c.id.in_([one.id for one in seen]))",
+        "tests/conformance/test_storage_acts.py::test_jobs_that_move_on_under_a_batch_are_left_alone",
+        "sqlite",
+    ),
+    Mutant(
+        "all that match without a beginning",
+        "I7",
+        "scheduler/storage/acts.py",
+        "        *(or_(at.is_(None), at <= began) for at in (jobs.c.started_at, jobs.c.finished_at)),\n",
+        "",
+        "tests/conformance/test_storage_acts.py::test_what_came_or_failed_again_since_is_not_touched",
+        "sqlite",
+    ),
+    Mutant(
         "results dropped in an outage",
         "I14",
-        "scheduler/worker.py",
+        "scheduler/finisher.py",
         "        except StoreUnavailable:\n            worker.holding = True\n            raise\n",
         "        except StoreUnavailable:\n            self._held = []\n            raise\n",
         f"{WORKER}::test_results_that_cannot_be_written_are_held_and_come_before_any_claim",
@@ -181,18 +200,62 @@ MUTANTS = [
     Mutant(
         "rescued jobs are prefetched",
         "I11",
-        "scheduler/worker.py",
-        "(free := min(room - taken, worker.inflight.free_workers())) > 0",
-        "(free := room - taken) > 0",
+        "scheduler/claimer.py",
+        "        return min(room, inflight.free_workers() or one)",
+        "        return room",
         f"{WORKER}::test_jobs_that_were_rescued_once_are_taken_for_free_workers_alone",
     ),
     Mutant(
         "many jobs that killed two pods at once",
         "I11",
-        "scheduler/worker.py",
-        "if waiting.lanes[2] and not worker.inflight.holds_lane(2):",
-        "if waiting.lanes[2]:",
+        "scheduler/claimer.py",
+        "one = 0 if inflight.holds_lane(lane) else 1",
+        "one = 9",
         f"{WORKER}::test_jobs_that_were_rescued_twice_run_one_at_a_time",
+    ),
+    Mutant(
+        "a lock is given on while its holder waits for a retry",
+        "order within a lock",
+        "scheduler/storage/gates.py",
+        "jobs.c.state.in_((JobState.ENQUEUED.value, JobState.SCHEDULED.value))",
+        "jobs.c.state.in_((JobState.ENQUEUED.value,))",
+        f"{GATES}::test_a_job_keeps_its_lock_through_its_retries_and_rescues",
+        "sqlite",
+    ),
+    Mutant(
+        "locks are given on without holding their rows",
+        "one at a time under a lock",
+        "scheduler/storage/gates.py",
+        "            self._lock(connection, wanted)\n",
+        '            connection.execute(self.absent(locks), [{"key": key} for key in wanted])\n',
+        f"{GATES}::test_racing_servers_never_run_two_of_one_lock",
+        "postgresql",
+    ),
+    Mutant(
+        "a limit is counted without holding its row",
+        "no more run than a limit says",
+        "scheduler/storage/gates.py",
+        "        row = select(limits.c.grants).where(limits.c.key == limit.key).with_for_update()\n",
+        "        row = select(limits.c.grants).where(limits.c.key == limit.key)\n",
+        f"{GATES}::test_racing_servers_never_pass_a_limit",
+        "postgresql",
+    ),
+    Mutant(
+        "an expired job is claimed",
+        "expiry",
+        "scheduler/storage/execution.py",
+        "            jobs.c.expires_at.is_(None) | jobs.c.started_at.is_not(None) | (jobs.c.expires_at > self.now),\n",
+        "",
+        f"{GATES}::test_a_job_that_has_not_started_in_time_is_deleted",
+        "sqlite",
+    ),
+    Mutant(
+        "a handler's writes stay where its result was refused",
+        "one commit",
+        "scheduler/worker.py",
+        "                if not self.storage.finish_within(connection, self._success(run)):\n",
+        "                if self.storage.finish_within(connection, self._success(run)) is None:\n",
+        "tests/unit/test_transactions.py::test_a_fenced_run_leaves_nothing",
     ),
     Mutant(
         "promoted early",

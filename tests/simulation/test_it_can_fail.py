@@ -9,12 +9,12 @@ from sqlalchemy import bindparam
 from bridge.ingest import Ingest
 from bridge.sources.kafka_progress import Progress
 from bridge.sources.source import Batch
+from scheduler.finisher import Finisher
 from scheduler.membership import Membership, Watch
 from scheduler.storage import StoreUnavailable
 from scheduler.storage.execution import Execution
 from scheduler.storage.tables import jobs
 from scheduler.storage.upkeep import Upkeep
-from scheduler.worker import Finisher
 from tests.simulation.profile import Profile
 from tests.simulation.results import run_seeds
 

@@ -18,6 +18,7 @@ from scheduler.job import FINISHED, TRANSITIONS, Job, JobState, NewJob, job_id
 from scheduler.maintenance.rescue import MAX_RESCUES, Rescue
 from scheduler.membership import Membership
 from scheduler.storage import Storage
+from scheduler.storage.acts import VERBS, Doing
 from scheduler.storage.database import Options
 from scheduler.storage.errors import StoreUnavailable
 from scheduler.storage.records import Event, Finish, ServerRow
@@ -33,6 +34,8 @@ MUST_REACH = {
     *(f"finish {state}" for state in ("SUCCEEDED", "FAILED", "SCHEDULED", "ENQUEUED")),
     *(f"requeue {act}" for act in ("DONE", "NOT_FOUND", "WRONG_STATE", "BODY_DROPPED")),
     *(f"delete {act}" for act in ("DONE", "NOT_FOUND", "WRONG_STATE")),
+    *(f"run-now {act}" for act in ("DONE", "NOT_FOUND", "WRONG_STATE")),
+    *(f"cancel {act}" for act in ("DONE", "NOT_FOUND", "WRONG_STATE")),
     *(f"{first} -> {second}" for first, targets in TRANSITIONS.items() for second in targets),
     *("finish fenced", "promote", "purge", "rescue", "rescue by the master"),
 }
@@ -367,7 +370,7 @@ class StorageMachine(RuleBasedStateMachine):
     @rule(
         place=places,
         state=st.sampled_from([*JobState, None]),
-        act=st.sampled_from(["requeue", "requeue", "delete"]),
+        act=st.sampled_from(["requeue", "requeue", "delete", "run-now", "cancel"]),
         retention=delays,
     )
     def operate(self, place: int, state: JobState | None, act: str, retention: int) -> None:
@@ -376,12 +379,8 @@ class StorageMachine(RuleBasedStateMachine):
         ids = [row.id for row in rows if row.state is state] or [row.id for row in rows]
         key = _pick(ids, place) if state and ids else job_id("n", b"none")
         self._tick()
-        if act == "requeue":
-            done = self.model.requeue(key)
-            assert self.storage.requeue(key) == done
-        else:
-            done = self.model.delete(key, retention)
-            assert self.storage.delete(key, retention) == done
+        done = self.model.act(act, key, retention)
+        assert self.storage.act(Doing(VERBS[act], window_us=retention), key) == done
         self._reached(f"{act} {done.name}")
 
     @rule(handlers=filters)

@@ -185,26 +185,28 @@ class Model:
             self.events.pop(key, None)
             self.conflicts = {pair: times for pair, times in self.conflicts.items() if pair[0] != key}
 
-    def requeue(self, key: bytes) -> Act:
+    def act(self, act: str, key: bytes, retention: int) -> Act:
+        """What an operator does."""
         row = self.rows.get(key)
         if row is None:
             return Act.NOT_FOUND
-        if row.state not in FINISHED:
+        possible = {
+            "requeue": row.state in FINISHED,
+            "delete": JobState.DELETED in TRANSITIONS[row.state],
+            "run-now": row.state is JobState.SCHEDULED,
+            "cancel": row.state is JobState.PROCESSING,
+        }
+        if not possible[act]:
             return Act.WRONG_STATE
-        if row.body is None:
+        if act in ("requeue", "run-now") and row.body is None:
             return Act.BODY_DROPPED
-        self._move(row, JobState.ENQUEUED, due_at=self.now, lane=0, attempts=0, rescues=0, finished_at=None)
-        self._note(key, "REQUEUED")
-        return Act.DONE
-
-    def delete(self, key: bytes, retention: int) -> Act:
-        row = self.rows.get(key)
-        if row is None:
-            return Act.NOT_FOUND
-        if JobState.DELETED not in TRANSITIONS[row.state]:
-            return Act.WRONG_STATE
-        self._move(row, JobState.DELETED, due_at=self.now + retention, lane=0, finished_at=self.now)
-        self._note(key, "DELETED")
+        if act == "requeue":
+            self._move(row, JobState.ENQUEUED, due_at=self.now, lane=0, attempts=0, rescues=0, finished_at=None)
+        elif act == "run-now":
+            self._move(row, JobState.ENQUEUED, due_at=self.now, lane=min(row.rescues, 2))
+        else:
+            self._move(row, JobState.DELETED, due_at=self.now + retention, lane=0, finished_at=self.now)
+        self._note(key, {"requeue": "REQUEUED", "delete": "DELETED", "run-now": "RUN-NOW", "cancel": "CANCELLED"}[act])
         return Act.DONE
 
     def register(self, server: bytes, interval: int, first_beat: int) -> None:

@@ -7,7 +7,9 @@ from typing import Any, cast
 
 import pytest
 
+from scheduler.claimer import Claimer
 from scheduler.context import JobContext
+from scheduler.finisher import Finisher
 from scheduler.handlers import HandlerRegistry, describe
 from scheduler.inflight import Phase
 from scheduler.job import NewJob, new_job
@@ -15,7 +17,7 @@ from scheduler.membership import Membership
 from scheduler.offers import Offers
 from scheduler.retry import Policies, PolicyOverride, Snooze
 from scheduler.storage import Storage, StoreUnavailable, open_storage
-from scheduler.worker import Claimer, Finisher, Worker
+from scheduler.worker import Worker
 from tests.conformance.stores import events, force, row, rows
 
 INTERVAL = 15.0
@@ -120,8 +122,8 @@ class Pod:
         return registration.id
 
 
-def job(name: str, handler: str = "h") -> NewJob:
-    return new_job(namespace="n", correlation=name.encode(), handler=handler, body=b"{}")
+def job(name: str, handler: str = "h", route: str = "") -> NewJob:
+    return new_job(namespace="n", correlation=name.encode(), handler=handler, body=b"{}", route=route)
 
 
 def state(pod: Pod, name: str) -> str:
@@ -577,3 +579,52 @@ def test_an_offer_that_is_split_keeps_its_token_and_what_is_claimed(pod: Pod) ->
     pod.run()
     assert pod.ran == names[:4]
     assert len(pod.worker.inflight.in_phase(Phase.PENDING)) == 0
+
+
+SLOW = frozenset({"slow"})
+
+
+def test_jobs_of_a_paused_route_are_handed_back_and_left_until_it_is_resumed(pod: Pod) -> None:
+    """What waits here goes back without a failure, what runs finishes, nothing of it is claimed; others go on."""
+    pod.storage.real.insert_if_absent([job("a", route="slow"), job("b", route="slow"), job("c")], token=1)
+    pod.claim()
+    pod.in_handler = lambda _: pod.worker.hold_routes(SLOW)
+    assert pod.worker.executors.run_one()
+    pod.in_handler = lambda _: None
+    pod.finish()
+    assert (state(pod, "a"), state(pod, "b")) == ("SUCCEEDED", "ENQUEUED")
+    pod.claim()
+    pod.run()
+    pod.finish()
+    pod.claim()
+    assert (pod.ran, state(pod, "b"), state(pod, "c")) == (["a", "c"], "ENQUEUED", "SUCCEEDED")
+    stands = row(pod.storage.real, job("b").id)
+    assert (stands["attempts"], stands["rescues"], len(pod.worker.inflight)) == (0, 0, 0)
+    pod.worker.claiming.clear()
+    pod.worker.hold_routes(frozenset())
+    assert pod.worker.claiming.is_set()
+    pod.claim()
+    pod.run()
+    assert pod.ran == ["a", "c", "b"]
+
+
+def test_a_job_that_is_claimed_while_its_route_is_paused_does_not_start(pod: Pod) -> None:
+    """The claim was sent before the pause, and its rows come after."""
+    pod.storage.real.insert_if_absent([job("a", route="slow")], token=1)
+    pod.storage.after["claim"].append(lambda: pod.worker.hold_routes(SLOW))
+    pod.claim()
+    pod.run()
+    pod.finish()
+    assert (pod.ran, state(pod, "a"), len(pod.worker.inflight)) == ([], "ENQUEUED", 0)
+
+
+def test_an_offer_of_a_paused_route_is_not_claimed(pod: Pod) -> None:
+    """Nor what came after the first of its jobs; all become jobs."""
+    pod.worker.hold_routes(SLOW)
+    pod.offer(job("a"), job("b", route="slow"), job("c"))
+    assert [state(pod, name) for name in "abc"] == ["PROCESSING", "ENQUEUED", "ENQUEUED"]
+    pod.run()
+    pod.finish()
+    pod.claim()
+    pod.run()
+    assert pod.ran == ["a", "c"]
