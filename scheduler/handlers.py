@@ -25,7 +25,8 @@ from scheduler.retry import Backoff, PolicyOverride
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_MARK = "__jobbridge_job__"
+MARK = "__jobbridge_job__"
+"""Where `@job` puts its options."""
 
 
 class HandlerError(Exception):
@@ -161,7 +162,7 @@ def job(
     options = JobOptions(name, policy, retry_on, no_retry_on)
 
     def mark(marked: Callable[P, R]) -> Callable[P, R]:
-        setattr(marked, _MARK, options)
+        setattr(marked, MARK, options)
         return marked
 
     return mark if function is None else mark(function)
@@ -233,7 +234,7 @@ def describe(function: object, reference: str) -> Handler:
         parse, load = parsers(annotation)
     except UnreadableAnnotation as error:
         raise HandlerError(f"{reference}: {error}") from None
-    options = getattr(function, _MARK, None)
+    options = getattr(function, MARK, None)
     options = options if isinstance(options, JobOptions) else JobOptions()
     return Handler(
         options.name or reference,
@@ -282,10 +283,10 @@ def collect(references: Iterable[str]) -> Sequence[Handler]:
         marked = [
             describe(value, f"{reference}:{name}")
             for name, value in vars(module).items()
-            if isinstance(getattr(value, _MARK, None), JobOptions) and value.__module__ == module.__name__
+            if isinstance(getattr(value, MARK, None), JobOptions) and value.__module__ == module.__name__
         ]
         if not marked:
-            raise HandlerError(f"{reference}: no function in it is marked with @job")
+            raise HandlerError(f"{reference}: no function in it is marked with @job or @recurring")
         found.extend(marked)
     return found
 

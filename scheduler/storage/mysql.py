@@ -81,7 +81,8 @@ class MySQL(Storage):
         return cast(column, LargeBinary).in_(bindparam(name, expanding=True, type_=column.type))
 
     def absent(self, table: Table) -> Insert:
-        return insert(table).on_duplicate_key_update(id=table.c.id)
+        same = table.c.id if "id" in table.c else next(iter(table.primary_key))
+        return insert(table).on_duplicate_key_update({same.name: same})
 
     def counted(self, table: Table, key: Sequence[str], again: dict[str, ColumnElement[int]]) -> Insert:
         return insert(table).on_duplicate_key_update(again)
