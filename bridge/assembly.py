@@ -1,5 +1,6 @@
 """From a configuration to what runs: handlers, rules, policies, decoders, sources, stores. No thread is started."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -9,7 +10,9 @@ from bridge.routing import Rule, rule
 from bridge.sources.local import LocalSource
 from bridge.sources.source import Source
 from scheduler import retry
-from scheduler.handlers import HandlerRegistry, collect
+from scheduler.declared import declared
+from scheduler.handlers import HandlerError, HandlerRegistry, collect
+from scheduler.recurring import Recurring
 from scheduler.retry import Policies, PolicyOverride
 from scheduler.storage import Storage, open_storage
 
@@ -21,19 +24,27 @@ class Assembled(NamedTuple):
     policies: Policies
     rules: Mapping[str, Sequence[Rule]]
     """By source, in the order of the routes."""
+    recurring: Sequence[Recurring]
+    """What the configuration and the handlers declare."""
 
 
 def assemble(configuration: Configuration) -> Assembled:
     """Import the handlers and bind the routes to them.
 
-    :raises HandlerError: for a handler that can't be used.
+    :raises HandlerError: for a handler that can't be used, or for two recurring jobs of one name.
     """
     listed = HandlerRegistry(collect(configuration.handlers))
     rules: dict[str, list[Rule]] = {name: [] for name in configuration.sources}
     for route in configuration.routes:
         rules[route.source].append(rule(route, listed.find(route.handler)))
-    handlers = [*listed.values(), *(one.handler for of_source in rules.values() for one in of_source)]
-    registry = HandlerRegistry(handlers)
+    of_jobs = {name: listed.find(job.handler) for name, job in configuration.recurring.jobs().items()}
+    of_routes = (one.handler for of_source in rules.values() for one in of_source)
+    registry = HandlerRegistry([*listed.values(), *of_routes, *of_jobs.values()])
+    recurring = [job.named(name, of_jobs[name].name) for name, job in configuration.recurring.jobs().items()]
+    recurring += [one for handler in registry.values() for one in declared(handler)]
+    for name, number in Counter(one.name for one in recurring).items():
+        if number > 1:
+            raise HandlerError(f"two recurring jobs have the name {name!r}")
     defaults = configuration.defaults
     policies = Policies(
         PolicyOverride(
@@ -52,9 +63,10 @@ def assemble(configuration: Configuration) -> Assembled:
                 keep_body=route.keep_body,
             )
             for route in configuration.routes
-        },
+        }
+        | {one.route: PolicyOverride(retries=one.retries, timeout=one.timeout) for one in recurring},
     )
-    return Assembled(registry, policies, rules)
+    return Assembled(registry, policies, rules, recurring)
 
 
 def _backoff(given: Backoff | None) -> retry.Backoff | None:

@@ -225,3 +225,15 @@ class Recurring(BaseModel):
     def job_of(self, tick: datetime) -> NewJob:
         """The job of a tick."""
         return self.job(f"{self.name}@{rfc3339(tick)}")
+
+
+def following(spec: str, after: int) -> int | None:
+    """The first tick of a spec after a time, as the store counts."""
+    tick = Recurring.loads(spec).after(instant_of(after))
+    return None if tick is None else microseconds(tick)
+
+
+def triggered(spec: str, now: int) -> NewJob:
+    """A job of a spec for no tick, but for a call at this time."""
+    recurring = Recurring.loads(spec)
+    return recurring.job(f"{recurring.name}!{rfc3339(instant_of(now))}")

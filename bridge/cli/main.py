@@ -7,6 +7,7 @@ from bridge.cli.config import config
 from bridge.cli.dead_letters import dead_letters
 from bridge.cli.jobs import jobs
 from bridge.cli.publish import publish
+from bridge.cli.recurring import recurring
 from bridge.cli.run import run
 from bridge.cli.servers import servers, status
 from bridge.cli.store import migrate
@@ -23,7 +24,7 @@ def cli() -> None:
     """
 
 
-for _verb in (run, check, publish, status, servers, jobs, dead_letters, migrate, config, version):
+for _verb in (run, check, publish, status, servers, jobs, dead_letters, recurring, migrate, config, version):
     cli.add_command(_verb)
 
 

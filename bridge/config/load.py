@@ -106,6 +106,7 @@ def _assemble(found: Draft) -> Configuration:
         "sources": found.sources,
         "defaults": found.defaults,
         "routes": tuple(_complete(route, defaults) for route in found.routes.values() if route is not None),
+        "recurring": found.recurring | {"prune": found.prune or False},
         "retention": found.retention,
         "handlers": found.handlers,
         "pod": found.pod,

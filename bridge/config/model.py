@@ -8,15 +8,18 @@ import json
 import re
 import socket
 from collections.abc import Mapping
+from datetime import datetime
 from hashlib import blake2b
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    JsonValue,
     SecretStr,
     field_validator,
     model_validator,
@@ -25,6 +28,8 @@ from pydantic_core import PydanticCustomError
 
 from bridge.config.units import Duration, Size
 from bridge.config.urls import BROKER_SCHEMES, STORE_SCHEMES, split
+from scheduler.cron import checked_cron, checked_timezone
+from scheduler.recurring import Recurring
 
 
 class Section(BaseModel):
@@ -272,6 +277,72 @@ class Route(Section):
         return self.dedupe.namespace or self.name
 
 
+def _cron(value: str) -> str:
+    try:
+        return checked_cron(value)
+    except ValueError as error:
+        raise PydanticCustomError("bad-cron", "{why}", {"why": str(error)}) from None
+
+
+def _timezone(value: str) -> str:
+    try:
+        return checked_timezone(value)
+    except ValueError as error:
+        raise PydanticCustomError("unknown-timezone", "{why}", {"why": str(error)}) from None
+
+
+def _instant(value: object) -> object:
+    try:
+        instant = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        instant = None
+    if instant is None or instant.tzinfo is None:
+        raise PydanticCustomError("bad-instant", "not an instant: write date, time and zone, as 2026-12-31T23:00:00Z")
+    return instant
+
+
+class RecurringJob(Section):
+    cron: Annotated[str, AfterValidator(_cron)] | None = None
+    every: Annotated[Duration, Field(ge=1)] | None = None
+    timezone: Annotated[str, AfterValidator(_timezone)] = "UTC"
+    handler: Annotated[str, Field(min_length=1, max_length=255)]
+    body: JsonValue = {}
+    misfire: Literal["skip", "once", "all"] = "once"
+    misfire_grace: Duration = 60.0
+    overlap: Literal["skip", "queue-one", "allow"] = "skip"
+    fold: Literal["once", "twice"] = "once"
+    until: Annotated[AwareDatetime, BeforeValidator(_instant)] | None = None
+    retries: Retries | None = None
+    timeout: Timeout | None = None
+
+    @model_validator(mode="after")
+    def _one_schedule(self) -> Self:
+        if (self.cron is None) == (self.every is None):
+            raise PydanticCustomError("cron-or-every", 'give either cron ("0 3 * * *") or every (10m)')
+        return self
+
+    def named(self, name: str, handler: str) -> Recurring:
+        """What it declares.
+
+        :param handler: the name that stands in the rows.
+        """
+        keys = self.model_dump(exclude={"body", "handler"})
+        return Recurring.model_validate({**keys, "name": name, "handler": handler, "body": json.dumps(self.body)})
+
+
+class RecurringJobs(Section):
+    """A job under each name, and one key besides."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, RecurringJob]
+
+    prune: bool = False
+    """Rows that no pod declares are forgotten."""
+
+    def jobs(self) -> dict[str, RecurringJob]:
+        return dict(self.__pydantic_extra__ or {})
+
+
 class Retention(Section):
     failed: Duration = 30 * 86400.0
 
@@ -298,6 +369,7 @@ class Configuration(Section):
     sources: dict[Name, AnySource] = {}
     defaults: Defaults = Defaults()
     routes: tuple[Route, ...] = ()
+    recurring: RecurringJobs = RecurringJobs()
     retention: Retention = Retention()
     handlers: tuple[Text, ...] = ()
     """Modules, or `module:function`."""

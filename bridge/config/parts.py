@@ -20,6 +20,7 @@ from bridge.config.model import (
     LocalSourceSection,
     Name,
     Pod,
+    RecurringJob,
     Retention,
     Route,
     Section,
@@ -30,8 +31,7 @@ from bridge.config.model import (
 from bridge.config.urls import scheme_of
 
 _PLANNED = (
-    "auth concurrency dashboard delay expires filters labels lock metrics priority rate recurring schedule tests "
-    "title tracing"
+    "auth concurrency dashboard delay expires filters labels lock metrics priority rate schedule tests title tracing"
 )
 """Keys of later versions: refused by that name, so that no one takes them for a typing error or for working."""
 
@@ -61,6 +61,8 @@ class Draft:
     """Of the sources whose kind is known for sure."""
     defaults: Defaults | None = None
     routes: dict[int, Route | None] = field(default_factory=dict)
+    recurring: dict[str, RecurringJob | None] = field(default_factory=dict)
+    prune: bool | None = None
     retention: Retention | None = None
     handlers: tuple[str, ...] | None = None
     pod: Pod | None = None
@@ -108,6 +110,11 @@ def draft(document: Document) -> Draft:
         document.mistake("wrong-type", ("routes",), "should be a list of routes")
     for index, section in enumerate(routes if isinstance(routes, list) else ()):
         found.routes[index] = _section(document, Route, section, ("routes", index))
+    for name, section in _mapping(document, data, "recurring").items():
+        if name == "prune":
+            found.prune = _value(document, bool, section, ("recurring", name))
+        else:
+            found.recurring[name] = _section(document, RecurringJob, section, ("recurring", name))
     return found
 
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from logging import getLogger
 
 from scheduler.job import digest
-from scheduler.recurring import Recurring, instant_of, microseconds
+from scheduler.recurring import Recurring, following, instant_of, microseconds
 from scheduler.storage.recurring import Declaration, DueRow, Fired
 from scheduler.storage.storage import Storage
 
@@ -21,16 +21,6 @@ LONGEST_SLEEP = 1.0
 PRUNE_INTERVAL = 60.0
 TICKS = 50
 """Of one recurring job at a time, so that one with many to catch up on holds up no other."""
-
-
-def following(spec: str, after: int) -> int | None:
-    """The first tick of a spec after a time, in microseconds since 1970."""
-    return _following(Recurring.loads(spec), after)
-
-
-def _following(recurring: Recurring, after: int) -> int | None:
-    tick = recurring.after(instant_of(after))
-    return None if tick is None else microseconds(tick)
 
 
 class Declared:

@@ -91,7 +91,9 @@ def test_postgresql_vacuums_the_jobs_early(postgresql_url: str) -> None:
 def test_an_empty_database_says_what_to_do(fresh: Storage) -> None:
     """No table: every verb and the check name the command; a version of the past is told, one of the future is not."""
     assert fresh.schema_version() is None
-    with pytest.raises(SchemaOutdated, match=rf"has no tables of jobbridge, version {SCHEMA_VERSION} .* run `jobbridge migrate`"):
+    with pytest.raises(
+        SchemaOutdated, match=rf"has no tables of jobbridge, version {SCHEMA_VERSION} .* run `jobbridge migrate`"
+    ):
         fresh.check_schema()
     with pytest.raises(SchemaOutdated, match="run `jobbridge migrate`"):
         fresh.claim(A, ["h"], 1)
