@@ -51,7 +51,8 @@ def checked_cron(expression: str) -> str:
     try:
         found = croniter(expression)
     except ValueError as error:
-        raise ValueError(f"not a cron: {str(error).partition('] ')[2] or error}: {_FIELDS}, as in 0 3 * * *") from None
+        why = str(error).partition("] is ")[2] or "croniter can't read it"
+        raise ValueError(f"{why}: write {_FIELDS}, as in 0 3 * * *") from None
     try:
         found.get_next(float, start_time=0.0)
     except ValueError:

@@ -236,7 +236,8 @@ def _recurring(draft: Draft, handlers: dict[Path, Handler]) -> None:
             handler.parse(section.named(name, handler.name).body.encode())
         except InvalidBody as error:
             draft.document.mistake("bad-body", ("recurring", name, "body"), printable(str(error)))
-    for path, handler in {handler.function: (path, handler) for path, handler in handlers.items()}.values():
+    first = {handler.function: (path, handler) for path, handler in reversed(handlers.items())}
+    for path, handler in first.values():
         try:
             marked = [one.name for one in declared(handler)]
         except HandlerError as error:
@@ -244,7 +245,7 @@ def _recurring(draft: Draft, handlers: dict[Path, Handler]) -> None:
             continue
         for name in marked:
             if names.setdefault(name, path) is not path:
-                message = f'"{printable(name)}" is the name of a recurring job already: {path_text(names[name])}'
+                message = f'"{printable(name)}" is the name of a recurring job already: {path_text(names[name][:2])}'
                 draft.document.mistake("duplicate-recurring", path[:2], message)
 
 
