@@ -57,7 +57,7 @@ class Fire:
             for reason in one.reasons:
                 log.warning("%s: %s", one.name, reason)
             if one.jobs:
-                log.info("%s: %d jobs made", one.name, len(one.jobs))
+                log.debug("%s: %d jobs made", one.name, len(one.jobs))
         return 0.0 if fired else LONGEST_SLEEP  # else another master has them now, or they can't be read
 
     def _decide(self, row: DueRow) -> Fired | None:
