@@ -150,12 +150,15 @@ class Recurring(BaseModel):
 
     def between(self, first: datetime, last: datetime, limit: int) -> list[datetime]:
         """The ticks from one instant to another, both included; the first so many."""
+        return self._run(self.after(first - _MICROSECOND), last, limit)[0]
+
+    def _run(self, tick: datetime | None, last: datetime, limit: int) -> tuple[list[datetime], datetime | None]:
+        """So many ticks from this one to `last`, and the one that follows."""
         ticks: list[datetime] = []
-        tick = self.after(first - _MICROSECOND)
         while tick is not None and tick <= last and len(ticks) < limit:
             ticks.append(tick)
             tick = self.after(tick)
-        return ticks
+        return ticks, tick
 
     def due(self, first: datetime, now: datetime, limit: int) -> Due:
         """Of the ticks from `first` on, which is one, up to now: what is made, what is passed over.
@@ -165,21 +168,23 @@ class Recurring(BaseModel):
         """
         edge = now - timedelta(seconds=self.misfire_grace)
         if self.misfire == "all" or first >= edge:
-            ticks = [first, *self.between(first + _MICROSECOND, now, limit - 1)]
-            return Due(tuple(ticks), 0, "", self.after(ticks[-1]))
-        newest = self._newest(first, edge)
+            ticks, following = self._run(first, now, limit)
+            return Due(tuple(ticks), 0, "", following)
+        old, following = self._run(first, edge - _MICROSECOND, limit)
+        newest, more = old[-1], following is not None and following < edge
+        if following is not None and more:
+            newest = self._newest(following, edge)
+            following = self.after(newest)
         made = [newest] if self.misfire == "once" else []
-        old = 1 + len(self.between(first + _MICROSECOND, newest, limit))
-        passed = old - len(made)
-        ticks = [*made, *self.between(newest + _MICROSECOND, now, limit - 1)]
+        fresh, following = self._run(following, now, limit - 1)
+        passed = len(old) - (0 if more else len(made))
         reason = ""
         if passed:
-            number = f"more than {limit}" if old > limit else str(passed)
             reason = (
-                f"{number} missed from {rfc3339(first)} on, the newest of {rfc3339(newest)}: late by more than "
-                f"misfire_grace (misfire: {self.misfire})"
+                f"{'more than ' if more else ''}{passed} missed from {rfc3339(first)} on, the newest of "
+                f"{rfc3339(newest)}: late by more than misfire_grace (misfire: {self.misfire})"
             )
-        return Due(tuple(ticks), passed, reason, self.after(ticks[-1] if ticks else newest))
+        return Due((*made, *fresh), passed, reason, following)
 
     def _newest(self, tick: datetime, edge: datetime) -> datetime:
         """The newest tick before `edge`, by bisection, from one that is before it."""

@@ -55,7 +55,7 @@ class Fire:
         fired = self._storage.fire(self._decide)
         for one in fired:
             for reason in one.reasons:
-                log.warning("%s: %s", one.name, reason)
+                log.info("%s: %s", one.name, reason)
             if one.jobs:
                 log.debug("%s: %d jobs made", one.name, len(one.jobs))
         return 0.0 if fired else LONGEST_SLEEP  # else another master has them now, or they can't be read
