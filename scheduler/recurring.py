@@ -29,6 +29,10 @@ def microseconds(instant: datetime) -> int:
     return (instant - _EPOCH) // _MICROSECOND
 
 
+def _stored(instant: datetime | None) -> int | None:
+    return None if instant is None else microseconds(instant)
+
+
 def instant_of(microseconds: int) -> datetime:
     """The reverse of `microseconds`."""
     return _EPOCH + microseconds * _MICROSECOND
@@ -76,14 +80,14 @@ class Due(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """What is written of it."""
+    """What is written of it; times as the store counts."""
 
     jobs: tuple[NewJob, ...]
-    last: datetime | None
-    """The newest tick that made a job."""
+    next_at: int | None
+    last_at: int | None
+    """The newest tick that made a job; None: none did."""
     passed: int
     reasons: tuple[str, ...]
-    following: datetime | None
 
 
 class Recurring(BaseModel):
@@ -214,7 +218,7 @@ class Recurring(BaseModel):
                 continue
             jobs.append(self.job_of(tick))
             last, runs = tick, (True, runs[0])
-        return Decision(tuple(jobs), last, passed, tuple(reasons), due.following)
+        return Decision(tuple(jobs), _stored(due.following), _stored(last), passed, tuple(reasons))
 
     def job(self, correlation: str) -> NewJob:
         """The job of one tick, or of one call."""
@@ -234,8 +238,7 @@ class Recurring(BaseModel):
 
 def following(spec: str, after: int) -> int | None:
     """The first tick of a spec after a time, as the store counts."""
-    tick = Recurring.loads(spec).after(instant_of(after))
-    return None if tick is None else microseconds(tick)
+    return _stored(Recurring.loads(spec).after(instant_of(after)))
 
 
 def triggered(spec: str, now: int) -> NewJob:

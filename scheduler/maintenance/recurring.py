@@ -10,8 +10,8 @@ from functools import lru_cache
 from logging import getLogger
 
 from scheduler.job import digest
-from scheduler.recurring import Recurring, following, instant_of, microseconds
-from scheduler.storage.recurring import Declaration, DueRow, Fired
+from scheduler.recurring import Decision, Recurring, following, instant_of
+from scheduler.storage.recurring import Declaration, DueRow
 from scheduler.storage.storage import Storage
 
 log = getLogger("jobbridge.recurring")
@@ -52,15 +52,16 @@ class Fire:
         left = self._storage.next_tick()
         if left != 0:
             return LONGEST_SLEEP if left is None else min(left, LONGEST_SLEEP)
-        fired = self._storage.fire(self._decide)
-        for one in fired:
-            for reason in one.reasons:
-                log.info("%s: %s", one.name, reason)
-            if one.jobs:
-                log.debug("%s: %d jobs made", one.name, len(one.jobs))
+        fired = self._storage.fire(self.decide)
+        for name, decision in fired.items():
+            for reason in decision.reasons:
+                log.info("%s: %s", name, reason)
+            if decision.jobs:
+                log.debug("%s: %d jobs made", name, len(decision.jobs))
         return 0.0 if fired else LONGEST_SLEEP  # else another master has them now, or they can't be read
 
-    def _decide(self, row: DueRow) -> Fired | None:
+    def decide(self, row: DueRow) -> Decision | None:
+        """What becomes of a row; None: it can't be read."""
         try:
             recurring = self._loaded(row.spec)
         except ValueError:
@@ -68,17 +69,7 @@ class Fire:
                 self._unreadable.add(row.name)
                 log.exception("%s: this version can't read it: it waits for a master that can", row.name)
             return None
-        runs = (row.last_runs, row.before_runs)
-        decided = recurring.decide(instant_of(row.next_at), instant_of(row.now), runs, TICKS)
-        last, after = decided.last, decided.following
-        return Fired(
-            row.name,
-            decided.jobs,
-            None if after is None else microseconds(after),
-            None if last is None else microseconds(last),
-            decided.passed,
-            decided.reasons,
-        )
+        return recurring.decide(instant_of(row.next_at), instant_of(row.now), row.runs, TICKS)
 
 
 class Prune:

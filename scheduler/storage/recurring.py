@@ -11,6 +11,7 @@ from typing import NamedTuple
 from sqlalchemy import BigInteger, Connection, Row, bindparam, delete, null, select, update
 
 from scheduler.job import FINISHED, NewJob
+from scheduler.recurring import Decision
 from scheduler.storage.database import Contended, retried
 from scheduler.storage.intake import Intake
 from scheduler.storage.operators import Record, record
@@ -38,22 +39,8 @@ class DueRow(NamedTuple):
     spec: str
     next_at: int
     now: int
-    last_runs: bool
-    """Whether the last job that it made is unfinished."""
-    before_runs: bool
-    """Whether the one before that is."""
-
-
-class Fired(NamedTuple):
-    """What becomes of a row's ticks."""
-
-    name: str
-    jobs: tuple[NewJob, ...]
-    next_at: int | None
-    last_at: int | None
-    """The newest tick that made a job; None: none did."""
-    passed: int
-    reasons: tuple[str, ...]
+    runs: tuple[bool, bool]
+    """Whether the last job that it made is unfinished, and the one before it."""
 
 
 class RecurringJobs(Intake):
@@ -96,8 +83,8 @@ class RecurringJobs(Intake):
         return None if left is None else max(0.0, left / 1e6)
 
     @retried
-    def fire(self, decide: Callable[[DueRow], Fired | None], limit: int = ROWS) -> list[Fired]:
-        """Make the jobs of ticks that are due, of so many rows; what was decided, and is committed.
+    def fire(self, decide: Callable[[DueRow], Decision | None], limit: int = ROWS) -> dict[str, Decision]:
+        """Make the jobs of ticks that are due, of so many rows; what was decided of each, and is committed.
 
         :param decide: the rules; None leaves a row as it is.
         """
@@ -111,18 +98,18 @@ class RecurringJobs(Intake):
         with self.transaction() as connection:
             rows = connection.execute(due).all()
             if not rows:
-                return []
+                return {}
             now = int(connection.execute(select(self.now)).scalar_one())
             running = self._unfinished(connection, rows)
-            decided: list[Fired] = []
+            decided: dict[str, Decision] = {}
             changes: list[dict[str, object]] = []
             for row in rows:
                 runs = (row.last_job in running, row.job_before in running)
-                fired = decide(DueRow(row.name, row.spec, row.next_at, now, *runs))
-                if fired is not None:
-                    decided.append(fired)
-                    changes.append(_step(row, fired))
-            self._put(connection, [job for fired in decided for job in fired.jobs])
+                decision = decide(DueRow(row.name, row.spec, row.next_at, now, runs))
+                if decision is not None:
+                    decided[row.name] = decision
+                    changes.append(_step(row, decision))
+            self._put(connection, [job for decision in decided.values() for job in decision.jobs])
             if changes:
                 stepped = connection.execute(_STEP, changes).rowcount
                 if stepped != len(changes):  # somebody stepped who held no lock: all of it is undone, and done again
@@ -214,15 +201,15 @@ def _declared(one: Declaration, next_at: int | None) -> dict[str, object]:
     return {**one._asdict(), "next_at": next_at}
 
 
-def _step(row: Row[*tuple[object, ...]], fired: Fired) -> dict[str, object]:
-    made = [row.job_before, row.last_job, *(job.id for job in fired.jobs)]
+def _step(row: Row[*tuple[object, ...]], decision: Decision) -> dict[str, object]:
+    made = [row.job_before, row.last_job, *(job.id for job in decision.jobs)]
     return {
         "of_name": row.name,
         "of_next": row.next_at,
-        "next_at": fired.next_at,
-        "last_at": row.last_at if fired.last_at is None else fired.last_at,
+        "next_at": decision.next_at,
+        "last_at": row.last_at if decision.last_at is None else decision.last_at,
         "last_job": made[-1],
         "job_before": made[-2],
-        "skipped": row.skipped + fired.passed,
-        "note": fired.reasons[-1] if fired.reasons else row.note,
+        "skipped": row.skipped + decision.passed,
+        "note": decision.reasons[-1] if decision.reasons else row.note,
     }

@@ -120,14 +120,14 @@ def test_two_masters_at_once_make_each_tick_once(storage: Storage) -> None:
             def master(still: Storage) -> list[str]:
                 made: list[str] = []
                 duty = Fire(still)
-                while fired := still.fire(duty._decide, limit=7):
-                    made += [job.correlation_id for each in fired for job in each.jobs]
+                while fired := still.fire(duty.decide, limit=7):
+                    made += [job.correlation_id for each in fired.values() for job in each.jobs]
                 return made
 
             for made in at_once([partial(master, one), partial(master, other), partial(master, one)]):
                 reported.update(made)
-            while fired := one.fire(Fire(one)._decide):  # a lock passed over at the very end
-                reported.update(job.correlation_id for each in fired for job in each.jobs)
+            while fired := one.fire(Fire(one).decide):  # a lock passed over at the very end
+                reported.update(job.correlation_id for each in fired.values() for job in each.jobs)
         assert reported == Counter(tick(minute, one.name) for one in jobs)
     assert ticks(storage) == sorted(tick(minute, one.name) for one in jobs for minute in range(1, 5))
     newest = {str(one["correlation_id"]): one["id"] for one in rows(storage)}
