@@ -1,18 +1,22 @@
 """From a configuration to what runs: handlers, rules, policies, decoders, sources, stores. No thread is started."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from bridge.config.model import AmqpSourceSection, Backoff, Configuration, KafkaSourceSection, LocalSourceSection
+from bridge.config.model import AmqpSourceSection, Configuration, KafkaSourceSection, LocalSourceSection
+from bridge.config.routes import Backoff
 from bridge.decode import Decoder
 from bridge.routing import Rule, rule
 from bridge.sources.local import LocalSource
 from bridge.sources.source import Source
 from scheduler import retry
+from scheduler.declared import declared
 from scheduler.filters import Filters, collect_filters
-from scheduler.handlers import HandlerRegistry, collect
+from scheduler.handlers import HandlerError, HandlerRegistry, collect
 from scheduler.limits import Limit, Rate, limit_key
 from scheduler.outbox import PREFIX
+from scheduler.recurring import Recurring
 from scheduler.retry import Policies, PolicyOverride
 from scheduler.storage import Storage, open_storage
 
@@ -28,19 +32,27 @@ class Assembled(NamedTuple):
     filters: Filters
     destinations: Mapping[str, str]
     """For each source, the queue in the store of what handlers publish to it."""
+    recurring: Sequence[Recurring]
+    """What the configuration and the handlers declare."""
 
 
 def assemble(configuration: Configuration) -> Assembled:
     """Import the handlers and filters and bind the routes to them.
 
-    :raises HandlerError: for a handler that can't be used.
+    :raises HandlerError: for a handler that can't be used, or for two recurring jobs of one name.
     """
     listed = HandlerRegistry(collect(configuration.handlers))
     rules: dict[str, list[Rule]] = {name: [] for name in configuration.sources}
     for route in configuration.routes:
         rules[route.source].append(rule(route, listed.find(route.handler)))
-    handlers = [*listed.values(), *(one.handler for of_source in rules.values() for one in of_source)]
-    registry = HandlerRegistry(handlers)
+    of_jobs = {name: listed.find(job.handler) for name, job in configuration.recurring.jobs().items()}
+    of_routes = (one.handler for of_source in rules.values() for one in of_source)
+    registry = HandlerRegistry([*listed.values(), *of_routes, *of_jobs.values()])
+    recurring = [job.named(name, of_jobs[name].name) for name, job in configuration.recurring.jobs().items()]
+    recurring += [one for handler in registry.values() for one in declared(handler)]
+    for name, number in Counter(one.name for one in recurring).items():
+        if number > 1:
+            raise HandlerError(f"two recurring jobs have the name {name!r}")
     defaults = configuration.defaults
     policies = Policies(
         PolicyOverride(
@@ -60,7 +72,8 @@ def assemble(configuration: Configuration) -> Assembled:
                 lock_while_retrying=route.lock_while_retrying,
             )
             for route in configuration.routes
-        },
+        }
+        | {one.route: PolicyOverride(retries=one.retries, timeout=one.timeout) for one in recurring},
     )
     limits = [
         Limit(limit_key(route.name), route.concurrency, route.rate and Rate(route.rate[0], int(route.rate[1] * 1e6)))
@@ -71,7 +84,8 @@ def assemble(configuration: Configuration) -> Assembled:
         name: section.queue if isinstance(section, LocalSourceSection) else PREFIX + name
         for name, section in configuration.sources.items()
     }
-    return Assembled(registry, policies, rules, limits, collect_filters(configuration.filters), destinations)
+    filters = collect_filters(configuration.filters)
+    return Assembled(registry, policies, rules, limits, filters, destinations, recurring)
 
 
 def _backoff(given: Backoff | None) -> retry.Backoff | None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from jsonpointer import JsonPointerException, resolve_pointer
 
-from bridge.config.model import Route
+from bridge.config.routes import Route
 from bridge.message import Message, header_texts
 from bridge.routing import Rule, choose
 from scheduler.bodies import InvalidBody, parse_json

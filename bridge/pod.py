@@ -75,6 +75,8 @@ class Pod:
             random=self._random,
             monotonic=monotonic,
             more_status=self._more_status,
+            recurring=assembled.recurring,
+            prune=configuration.recurring.prune,
         )
         self._sources = open_sources(configuration, self._storage)
         of_source = decoders(configuration, assembled.rules)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from bridge.config.model import Route
+from bridge.config.routes import Route
 from bridge.message import Message
 from scheduler.handlers import Handler
 

@@ -20,7 +20,8 @@ from scheduler.retry import Backoff, PolicyOverride
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_MARK = "__jobbridge_job__"
+MARK = "__jobbridge_job__"
+"""Where `@job` puts its options."""
 
 
 class HandlerError(Exception):
@@ -84,7 +85,7 @@ def job(
     options = JobOptions(name, policy, retry_on, no_retry_on, transactional)
 
     def mark(marked: Callable[P, R]) -> Callable[P, R]:
-        setattr(marked, _MARK, options)
+        setattr(marked, MARK, options)
         return marked
 
     return mark if function is None else mark(function)
@@ -156,7 +157,7 @@ def describe(function: object, reference: str) -> Handler:
         parse, load = parsers(annotation)
     except UnreadableAnnotation as error:
         raise HandlerError(f"{reference}: {error}") from None
-    options = getattr(function, _MARK, None)
+    options = getattr(function, MARK, None)
     options = options if isinstance(options, JobOptions) else JobOptions()
     if options.transactional and inspect.iscoroutinefunction(function):
         raise HandlerError(f"{reference}: a transactional handler is a plain function, not async")
@@ -211,10 +212,10 @@ def collect(references: Iterable[str]) -> Sequence[Handler]:
         marked = [
             describe(value, f"{reference}:{name}")
             for name, value in vars(module).items()
-            if isinstance(getattr(value, _MARK, None), JobOptions) and value.__module__ == module.__name__
+            if isinstance(getattr(value, MARK, None), JobOptions) and value.__module__ == module.__name__
         ]
         if not marked:
-            raise HandlerError(f"{reference}: no function in it is marked with @job")
+            raise HandlerError(f"{reference}: no function in it is marked with @job or @recurring")
         found.extend(marked)
     return found
 

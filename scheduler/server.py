@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import partial
 from logging import getLogger
 from random import Random
 
@@ -18,14 +19,16 @@ from scheduler.handlers import HandlerRegistry
 from scheduler.inflight import Phase
 from scheduler.limits import Limit
 from scheduler.loops import LoopThread, Outage, waited
-from scheduler.maintenance.duties import Duties
+from scheduler.maintenance.duties import Duties, Duty
 from scheduler.maintenance.expire import Expire
 from scheduler.maintenance.pass_on import PassOn
 from scheduler.maintenance.promote import Promote
 from scheduler.maintenance.purge import Purge
+from scheduler.maintenance.recurring import Declared, Fire, Prune
 from scheduler.maintenance.rescue import Rescue
 from scheduler.membership import Membership
 from scheduler.offers import Offers
+from scheduler.recurring import Recurring
 from scheduler.retry import Policies
 from scheduler.storage.errors import StoreUnavailable
 from scheduler.storage.storage import Storage
@@ -47,6 +50,8 @@ class Server:
     :param filters: functions that are told what happens to jobs.
     :param destinations: for each source that a handler may publish to, its queue in the store.
     :param more_status: added to what the servers table shows of this process.
+    :param recurring: the recurring jobs that this process declares.
+    :param prune: as the master, forget those that no process declares.
     """
 
     def __init__(
@@ -65,6 +70,8 @@ class Server:
         random: Random | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         more_status: Callable[[], dict[str, object]] = dict,
+        recurring: Sequence[Recurring] = (),
+        prune: bool = False,
     ) -> None:
         random = random or Random(os.urandom(16))
         self.outage = Outage(monotonic)
@@ -96,12 +103,13 @@ class Server:
         self.claimer = Claimer(self.worker)
         self.finisher = Finisher(self.worker)
         rescue = Rescue(storage, self.membership, policies.default.failed_retention)
-        self.duties = Duties(
-            self.membership,
-            [Promote(storage), Expire(storage, policies.default.window), PassOn(storage), Purge(storage)],
-            [rescue],
-            monotonic,
-        )
+        self._declared = Declared(recurring)
+        expire = Expire(storage, policies.default.window)
+        duties: list[Duty] = [Promote(storage), Fire(storage), expire, PassOn(storage), Purge(storage)]
+        if prune:
+            duties.append(Prune(storage, self._declared))
+        declare = [partial(self._declared.declare, storage)]
+        self.duties = Duties(self.membership, duties, [rescue], monotonic, declare)
         longest = min(heartbeat / 2, 2.0)
 
         def thread(loop: Claimer | Finisher | Duties | Membership) -> LoopThread:
@@ -174,6 +182,5 @@ class Server:
     def _status(self) -> str:
         running = self.worker.inflight.in_phase(Phase.RUNNING)
         progress = {str(run.job.id): list(run.context.done) for run in running if run.context and run.context.done}
-        return json.dumps(
-            {"workers": self.worker.inflight.workers, "busy": len(running), "progress": progress} | self._more_status()
-        )
+        shown = {"workers": self.worker.inflight.workers, "busy": len(running), "progress": progress}
+        return json.dumps(shown | {"recurring": self._declared.digest} | self._more_status())

@@ -8,6 +8,7 @@ from bridge.cli.dead_letters import dead_letters
 from bridge.cli.jobs import jobs
 from bridge.cli.pauses import routes, sources
 from bridge.cli.publish import publish
+from bridge.cli.recurring import recurring
 from bridge.cli.run import run
 from bridge.cli.servers import servers, status
 from bridge.cli.store import migrate
@@ -24,7 +25,11 @@ def cli() -> None:
     """
 
 
-for _verb in (run, check, publish, status, servers, sources, routes, jobs, dead_letters, migrate, config, version):
+_VERBS = (
+    *(run, check, publish, status, servers, sources, routes, jobs, dead_letters, recurring),
+    *(migrate, config, version),
+)
+for _verb in _VERBS:
     cli.add_command(_verb)
 
 

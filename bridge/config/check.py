@@ -12,8 +12,11 @@ from fnmatch import fnmatchcase
 from bridge.config.mistakes import Path, path_text, printable
 from bridge.config.model import AmqpSourceSection, KafkaSourceSection
 from bridge.config.parts import Draft
+from bridge.config.routes import RecurringJob, Route
 from bridge.config.units import duration
 from bridge.config.urls import scheme_of
+from scheduler.bodies import InvalidBody
+from scheduler.declared import declared
 from scheduler.filters import collect_filters
 from scheduler.handlers import Handler, HandlerError, HandlerRegistry, collect
 
@@ -31,6 +34,7 @@ def check(draft: Draft, *, import_handlers: bool) -> None:
     _unreachable(draft)
     _pod(draft)
     handlers = _handlers(draft) if import_handlers else {}
+    _recurring(draft, handlers)
     if import_handlers:
         _filters(draft)
     _timeouts(draft, handlers)
@@ -195,31 +199,57 @@ def _pod(draft: Draft) -> None:
         draft.document.mistake("heartbeat-too-short", ("pod", "heartbeat"), "on SQLite it must be at least 2s")
 
 
-def _handlers(draft: Draft) -> dict[int, Handler]:
-    """The handler of each route that has a usable one, by the route's index."""
-    found: list[Handler] = []
+def _handlers(draft: Draft) -> dict[Path, Handler]:
+    """The usable handlers, by the place that names them: a route, a recurring job, or `handlers`."""
+    found: dict[Path, Handler] = {}
+    listed: list[Handler] = []
     for index, reference in enumerate(draft.handlers or ()):
         try:
             handlers = collect([reference])
-            HandlerRegistry([*found, *handlers])
+            HandlerRegistry([*listed, *handlers])
         except (HandlerError, SystemExit) as error:
             _bad_handler(draft, ("handlers", index), error)
         else:
-            found.extend(handlers)
-    listed = HandlerRegistry(found)
-    of_routes: dict[int, Handler] = {}
-    for index in draft.routes:
-        path: Path = ("routes", index, "handler")
-        named = draft.raw_text(*path)
+            listed.extend(handlers)
+            found |= {("handlers", index, place): handler for place, handler in enumerate(handlers)}
+    known = HandlerRegistry(listed)
+    paths: list[Path] = [("routes", index) for index in draft.routes]
+    for path in (*paths, *(("recurring", name) for name in draft.recurring)):
+        named = draft.raw_text(*path, "handler")
         if not named:
             continue
         try:
-            handler = listed.find(named)
-            HandlerRegistry([*listed.values(), *of_routes.values(), handler])
-            of_routes[index] = handler
+            handler = known.find(named)
+            HandlerRegistry([*found.values(), handler])
+            found[path] = handler
         except (HandlerError, SystemExit) as error:
+            _bad_handler(draft, (*path, "handler"), error)
+    return found
+
+
+def _recurring(draft: Draft, handlers: dict[Path, Handler]) -> None:
+    names: dict[str, Path] = {name: ("recurring", name) for name in draft.recurring}
+    for name, section in draft.recurring.items():
+        if name != name.strip():  # MySQL takes both for the same
+            draft.document.mistake("bad-name", ("recurring", name), "no blanks around a name", key=True)
+        handler = handlers.get(("recurring", name))
+        if section is None or handler is None or name != name.strip():
+            continue
+        try:
+            handler.parse(section.named(name, handler.name).body.encode())
+        except InvalidBody as error:
+            draft.document.mistake("bad-body", ("recurring", name, "body"), printable(str(error)))
+    first = {handler.function: (path, handler) for path, handler in reversed(handlers.items())}
+    for path, handler in first.values():
+        try:
+            marked = [one.name for one in declared(handler)]
+        except HandlerError as error:
             _bad_handler(draft, path, error)
-    return of_routes
+            continue
+        for name in marked:
+            if names.setdefault(name, path) is not path:
+                message = f'"{printable(name)}" is the name of a recurring job already: {path_text(names[name][:2])}'
+                draft.document.mistake("duplicate-recurring", path[:2], message)
 
 
 def _filters(draft: Draft) -> None:
@@ -235,18 +265,22 @@ def _bad_handler(draft: Draft, path: Path, error: BaseException) -> None:
     draft.document.mistake("bad-handler", path, printable(message))
 
 
-def _timeouts(draft: Draft, handlers: dict[int, Handler]) -> None:
+def _timeouts(draft: Draft, handlers: dict[Path, Handler]) -> None:
     if draft.pod is None or draft.defaults is None:
         return
-    for index, route in draft.routes.items():
-        if route is None:
+    sections: dict[Path, Route | RecurringJob | None] = {
+        **{("routes", index): route for index, route in draft.routes.items()},
+        **{("recurring", name): job for name, job in draft.recurring.items()},
+    }
+    for path, section in sections.items():
+        if section is None:
             continue
-        handler = handlers.get(index)
-        timeout = route.timeout
+        handler = handlers.get(path)
+        timeout = section.timeout
         if timeout is None and handler is not None:
             timeout = handler.options.policy.timeout
         if timeout is None:
             timeout = draft.defaults.timeout
         if timeout is not None and timeout > draft.pod.grace:
             message = "longer than pod.grace: a stopping pod may cut such a job off, and it runs again"
-            draft.document.mistake("timeout-over-grace", ("routes", index, "timeout"), message, severity="warning")
+            draft.document.mistake("timeout-over-grace", (*path, "timeout"), message, severity="warning")

@@ -12,8 +12,9 @@ from typing import NamedTuple
 from bridge.config.check import check
 from bridge.config.document import MAX_FILE, Document, read
 from bridge.config.mistakes import ConfigurationError, Mistake, Place
-from bridge.config.model import Backoff, Configuration, Route
+from bridge.config.model import Configuration
 from bridge.config.parts import Draft, draft
+from bridge.config.routes import Backoff, Route
 
 SEARCHED = ("bridge.yaml", "config/bridge.yaml")
 
@@ -106,6 +107,7 @@ def _assemble(found: Draft) -> Configuration:
         "sources": found.sources,
         "defaults": found.defaults,
         "routes": tuple(_complete(route, defaults) for route in found.routes.values() if route is not None),
+        "recurring": found.recurring | {"prune": found.prune or False},
         "retention": found.retention,
         "handlers": found.handlers,
         "filters": found.filters,

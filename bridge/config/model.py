@@ -13,9 +13,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     field_validator,
@@ -23,24 +21,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from bridge.config.units import Duration, Rate, Size
+from bridge.config.routes import Backoff, RecurringJobs, Retries, Route, Timeout
+from bridge.config.section import Name, Section, Text, printable_name
+from bridge.config.units import Duration, Size
 from bridge.config.urls import BROKER_SCHEMES, STORE_SCHEMES, split
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False, serialize_by_alias=True
-    )
-
-
-def _printable(value: str) -> str:
-    if not value.isprintable() or len(value) > 200:
-        raise PydanticCustomError("bad-name", "a name has 1 to 200 printable characters")
-    return value
-
-
-Text = Annotated[str, Field(min_length=1)]
-Name = Annotated[str, Field(min_length=1), AfterValidator(_printable)]
 
 
 class Access(Section):
@@ -206,116 +190,10 @@ class KafkaSourceSection(SourceSection):
 AnySource = LocalSourceSection | AmqpSourceSection | KafkaSourceSection
 
 
-class Backoff(Section):
-    base: Duration = Field(1.0, ge=0)
-    factor: float = Field(2.0, ge=1, le=100)
-    max: Duration = Field(3600.0, ge=0)
-    delays: tuple[Duration, ...] = ()
-    """Given: exactly these, one after the other; the last one again and again."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _listed(cls, value: object) -> object:
-        return {"delays": value} if isinstance(value, list) else value
-
-
-Retries = Annotated[int, Field(ge=0, le=10_000)]
-Timeout = Annotated[Duration, Field(gt=0)]
-
-
 class Defaults(Section):
     retries: Retries | None = None
     timeout: Timeout | None = None
     backoff: Backoff | None = None
-
-
-_POINTER = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
-
-
-def _place(value: str, name: str, places: tuple[str, ...]) -> str:
-    """Where in a message something stands: one of some fields, `header:NAME` or `body:/json/pointer`."""
-    form, _, rest = value.partition(":")
-    if value in places or (form == "header" and rest):
-        return value
-    if form == "body":
-        if _POINTER.fullmatch(rest):
-            return value
-        raise PydanticCustomError(f"bad-{name}", "after body: stands a JSON pointer, such as body:/order/id")
-    known = ", ".join((*places, "header:NAME"))
-    raise PydanticCustomError(f"bad-{name}", f"a {name.replace('-', ' ')} is {known} or body:/json/pointer")
-
-
-def _dedupe_key(value: str) -> str:
-    return _place(value, "dedupe-key", ("correlation_id", "message_id", "key", "content"))
-
-
-def _lock(value: str) -> str:
-    return _place(value, "lock", ("correlation_id", "key"))
-
-
-class Dedupe(Section):
-    key: Annotated[str, AfterValidator(_dedupe_key)] = "correlation_id"
-    missing: Literal["reject", "content", "allow"] = "reject"
-    on_conflict: Literal["ignore", "dead-letter"] = "ignore"
-    namespace: Name | None = None
-    """None: the route's name."""
-    window: Duration = 7 * 86400.0
-
-
-WHEN_KEYS = ("routing_key", "topic", "type", "content_type")
-
-
-def _when_key(value: str) -> str:
-    if value in WHEN_KEYS or (value.startswith("header:") and value != "header:"):
-        return value
-    raise PydanticCustomError("bad-when", "when tests header:NAME, routing_key, topic, type or content_type")
-
-
-def _label(value: str) -> str:
-    if value == "correlation_id" or (value.startswith("header:") and value != "header:"):
-        return value
-    raise PydanticCustomError("bad-label", "a label's value is correlation_id or header:NAME")
-
-
-class Schedule(Section):
-    header: Text
-    """The header that says when: an RFC 3339 time, or seconds from now."""
-
-
-class Route(Section):
-    name: Name
-    source: Name = Field(alias="from")
-    when: dict[Annotated[str, AfterValidator(_when_key)], str] = {}
-    """What must hold, each by equality or glob; empty: every message."""
-    handler: Annotated[str, Field(min_length=1, max_length=255)]
-    dedupe: Dedupe = Dedupe()
-    retries: Retries | None = None
-    timeout: Timeout | None = None
-    backoff: Backoff | None = None
-    """Complete: what the route does not give of it comes from `defaults`, else is built in."""
-    keep_body: bool = True
-    delay: Duration = 0.0
-    schedule: Schedule | None = None
-    expires: Annotated[Duration, Field(gt=0)] | None = None
-    lock: Annotated[str, AfterValidator(_lock)] | None = None
-    lock_while_retrying: bool = True
-    title: Text | None = None
-    """What people are shown of a job, with `{correlation_id}`, `{id}`, `{route}`, `{handler}`, `{source}` or
-    `{header:NAME}` in it."""
-    labels: dict[Name, Annotated[str, AfterValidator(_label)]] = {}
-    """What people may look for: a name, and the place of its value, `header:NAME` or correlation_id."""
-    concurrency: int | None = Field(None, ge=1, le=100_000)
-    rate: Rate | None = None
-
-    @property
-    def is_limited(self) -> bool:
-        """Whether its runs are limited over all pods."""
-        return self.concurrency is not None or self.rate is not None
-
-    @property
-    def namespace(self) -> str:
-        """What its correlation IDs are unique in."""
-        return self.dedupe.namespace or self.name
 
 
 class Retention(Section):
@@ -327,7 +205,7 @@ def _host_name(value: str) -> str:
 
 
 class Pod(Section):
-    name: Annotated[str, AfterValidator(_host_name), AfterValidator(_printable)] = Field("", validate_default=True)
+    name: Annotated[str, AfterValidator(_host_name), AfterValidator(printable_name)] = Field("", validate_default=True)
     workers: int = Field(20, ge=1, le=1000)
     heartbeat: Duration = Field(15.0, ge=0.1, le=3600)
     grace: Duration = 45.0
@@ -344,6 +222,7 @@ class Configuration(Section):
     sources: dict[Name, AnySource] = {}
     defaults: Defaults = Defaults()
     routes: tuple[Route, ...] = ()
+    recurring: RecurringJobs = RecurringJobs()
     retention: Retention = Retention()
     handlers: tuple[Text, ...] = ()
     """Modules, or `module:function`."""

@@ -18,18 +18,16 @@ from bridge.config.model import (
     Http,
     KafkaSourceSection,
     LocalSourceSection,
-    Name,
     Pod,
     Retention,
-    Route,
-    Section,
     SourceSection,
     Store,
-    Text,
 )
+from bridge.config.routes import RecurringJob, Route
+from bridge.config.section import Name, Section, Text
 from bridge.config.urls import scheme_of
 
-_PLANNED = "auth dashboard metrics priority recurring tests tracing"
+_PLANNED = "auth dashboard metrics priority tests tracing"
 """Keys of later versions: refused by that name, so that no one takes them for a typing error or for working."""
 
 _SHOULD = {
@@ -58,6 +56,8 @@ class Draft:
     """Of the sources whose kind is known for sure."""
     defaults: Defaults | None = None
     routes: dict[int, Route | None] = field(default_factory=dict)
+    recurring: dict[str, RecurringJob | None] = field(default_factory=dict)
+    prune: bool | None = None
     retention: Retention | None = None
     handlers: tuple[str, ...] | None = None
     filters: tuple[str, ...] | None = None
@@ -107,6 +107,11 @@ def draft(document: Document) -> Draft:
         document.mistake("wrong-type", ("routes",), "should be a list of routes")
     for index, section in enumerate(routes if isinstance(routes, list) else ()):
         found.routes[index] = _section(document, Route, section, ("routes", index))
+    for name, section in _mapping(document, data, "recurring").items():
+        if name == "prune":
+            found.prune = _value(document, bool, section, ("recurring", name))
+        else:
+            found.recurring[name] = _section(document, RecurringJob, section, ("recurring", name))
     return found
 
 

@@ -1,4 +1,7 @@
-"""The master's duties on one thread, each when it is due. Each is harmless when two masters do it at once (I13)."""
+"""The master's duties on one thread, each when it is due. Each is harmless when two masters do it at once (I13).
+
+Before them stands what every server does once, master or not, as soon as it is registered.
+"""
 
 import threading
 import time
@@ -6,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from scheduler.membership import Membership
+from scheduler.storage.errors import SchemaOutdated, StoreUnavailable
 
 
 class Duty(Protocol):
@@ -19,6 +23,7 @@ class Duties:
     """The maintenance thread's loop.
 
     :param at_beat: the duties that also run after each heartbeat.
+    :param at_start: what is done once, again only where the store was away.
     """
 
     name = "maintenance"
@@ -29,17 +34,28 @@ class Duties:
         duties: Sequence[Duty],
         at_beat: Sequence[Duty],
         monotonic: Callable[[], float] = time.monotonic,
+        at_start: Sequence[Callable[[], None]] = (),
     ) -> None:
         self.wake = threading.Event()
         self._membership = membership
         self._due = {duty: 0.0 for duty in (*at_beat, *duties)}
         self._at_beat = at_beat
+        self._at_start = list(at_start)
         self._round = 0
         self._monotonic = monotonic
 
     def step(self) -> float:
         """Do what is due; seconds until the next is."""
-        if not self._membership.is_master or self._membership.registration() is None:
+        if self._membership.registration() is None:
+            return self._membership.interval
+        while self._at_start:
+            first = self._at_start.pop()
+            try:
+                first()
+            except (StoreUnavailable, SchemaOutdated):
+                self._at_start.append(first)
+                raise
+        if not self._membership.is_master:
             return self._membership.interval
         now = self._monotonic()
         if self._round != self._membership.rounds:

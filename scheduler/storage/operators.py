@@ -21,10 +21,11 @@ Record = dict[str, object]
 
 _LISTED = [column for column in jobs.c if column.name not in {"token", "body"}]
 _LETTERS = [column for column in dead_letters.c if column.name != "body"]
-_KEYS = frozenset({"id", "owner", "job_id"})
+_KEYS = frozenset({"id", "owner", "job_id", "last_job", "job_before"})
 
 
-def _record(row: Row[*tuple[object, ...]]) -> Record:
+def record(row: Row[*tuple[object, ...]]) -> Record:
+    """A row as people see it."""
     return {
         name: UUID(bytes=value) if name in _KEYS and isinstance(value, bytes) else value
         for name, value in row._mapping.items()
@@ -132,4 +133,4 @@ class Operators(Database):
 
     def _records(self, statement: Select[*tuple[object, ...]]) -> list[Record]:
         with self.connection() as connection:
-            return [_record(row) for row in connection.execute(statement)]
+            return [record(row) for row in connection.execute(statement)]

@@ -21,7 +21,7 @@ from kafka.record.default_records import DefaultRecordBatchBuilder
 from kafka.structs import TopicPartition
 from pydantic import BaseModel, field_validator
 
-from bridge.config.model import Dedupe
+from bridge.config.routes import Dedupe
 from bridge.dead_letters import dead_letter, envelope, message_of
 from bridge.decode import Decoded, Decoder, Ignored, Rejection, Request
 from bridge.message import Message, header_texts

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from bridge.backpressure import Backpressure
-from bridge.config.model import Route
+from bridge.config.routes import Route
 from bridge.dead_letters import Replay, replay
 from bridge.decode import Decoder
 from bridge.ingest import AHEAD_FROM, Ingest

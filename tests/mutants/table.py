@@ -26,6 +26,7 @@ GATES = "tests/conformance/test_storage_gates.py"
 RESCUE = "tests/conformance/test_storage_rescue.py"
 CLIENTS = "tests/unit/test_broker_clients.py"
 WORKER = "tests/unit/test_worker.py"
+RECURRING = "tests/conformance/test_storage_recurring.py"
 MESSAGES = "tests/fuzz/test_messages.py"
 STATEFUL = "tests/stateful/test_storage.py::test_any_order_of_verbs_leaves_the_rows_of_the_model"
 
@@ -333,6 +334,32 @@ MUTANTS = [
         '(" ".join(secret.split()), repr(secret)[1:-1], quote(secret, safe=""))',
         "(secret,)",
         "tests/acceptance/test_secrets.py::test_no_repr_of_a_configuration_and_no_client_error_shows_any",
+    ),
+    Mutant(
+        "overlap that looks at the store alone",
+        "I13",
+        "scheduler/recurring.py",
+        "            last, runs = tick, (True, runs[0])\n",
+        "            last = tick\n",
+        f"{RECURRING}::test_overlap_holds_among_the_ticks_of_one_round",
+        "sqlite",
+    ),
+    Mutant(
+        "a resume that makes up for the pause",
+        "I13",
+        "scheduler/storage/recurring.py",
+        '                values = {"paused_at": null(), "next_at": next_at}\n',
+        '                values = {"paused_at": null(), "next_at": row.next_at if next_at else None}\n',
+        f"{RECURRING}::test_a_pause_makes_nothing_and_a_resume_makes_nothing_up",
+        "sqlite",
+    ),
+    Mutant(
+        "each time of the day once, though it comes twice",
+        "I13",
+        "scheduler/cron.py",
+        "        self._twice = twice or self._elapsed\n",
+        "        self._twice = twice\n",
+        "tests/unit/test_cron.py::test_both_changes_of_the_clock",
     ),
 ]
 

@@ -56,8 +56,65 @@ GOLDEN = {
         'bridge.yaml:6:5: error[not-in-this-version] routes[0].priority: "priority" is not in this version',
     ),
     "a section of a later version": (
-        "recurring:\n  nightly: {cron: '0 3 * * *'}\n",
-        'bridge.yaml:1:1: error[not-in-this-version] recurring: "recurring" is not in this version',
+        "metrics: {port: 1}\n",
+        'bridge.yaml:1:1: error[not-in-this-version] metrics: "metrics" is not in this version',
+    ),
+    "a cron of six fields": (
+        "recurring:\n  nightly: {cron: '0 0 3 * * *', handler: 'shop:place'}\n",
+        "bridge.yaml:2:19: error[bad-cron] recurring.nightly.cron: a cron has five fields, not 6: minute, hour, day of "
+        "the month, month, day of the week; for seconds write every: 10s",
+    ),
+    "a cron with a word of its own": (
+        "recurring:\n  nightly: {cron: '@daily', handler: 'shop:place'}\n",
+        'bridge.yaml:2:19: error[bad-cron] recurring.nightly.cron: write the five fields: "0 0 * * *"',
+    ),
+    "a cron out of range": (
+        "recurring:\n  nightly: {cron: '0 25 * * *', handler: 'shop:place'}\n",
+        "bridge.yaml:2:19: error[bad-cron] recurring.nightly.cron: not acceptable, out of range: write minute, hour, "
+        "day of the month, month, day of the week, as in 0 3 * * *",
+    ),
+    "a cron of no date": (
+        "recurring:\n  nightly: {cron: '0 0 30 2 *', handler: 'shop:place'}\n",
+        "bridge.yaml:2:19: error[bad-cron] recurring.nightly.cron: no date fits it: it would never tick",
+    ),
+    "an unknown time zone": (
+        "recurring:\n  nightly: {cron: '0 3 * * *', timezone: Europe/Amsterdm, handler: 'shop:place'}\n",
+        "bridge.yaml:2:42: error[unknown-timezone] recurring.nightly.timezone: no time zone of this name: did you mean "
+        '"Europe/Amsterdam"?',
+    ),
+    "both cron and every": (
+        "recurring:\n  nightly: {cron: '0 3 * * *', every: 10m, handler: 'shop:place'}\n",
+        'bridge.yaml:2:12: error[cron-or-every] recurring.nightly: give either cron ("0 3 * * *") or every (10m)',
+    ),
+    "neither": (
+        "recurring:\n  nightly: {handler: 'shop:place'}\n",
+        'bridge.yaml:2:12: error[cron-or-every] recurring.nightly: give either cron ("0 3 * * *") or every (10m)',
+    ),
+    "a duration under a second": (
+        "recurring: {beat: {every: 100ms, handler: 'shop:place'}}\n",
+        "bridge.yaml:1:27: error[wrong-value] recurring.beat.every: should be greater than or equal to 1",
+    ),
+    "an end without its zone": (
+        "recurring: {beat: {every: 1s, until: 2026-12-31, handler: 'shop:place'}}\n",
+        "bridge.yaml:1:38: error[bad-instant] recurring.beat.until: not an instant: write date, time and zone, as "
+        "2026-12-31T23:00:00Z",
+    ),
+    "a misspelt key of a recurring job": (
+        "recurring: {beat: {evry: 1s, every: 1s, handler: 'shop:place'}}\n",
+        'bridge.yaml:1:20: error[unknown-key] recurring.beat.evry: did you mean "every"?',
+    ),
+    "a recurring job that is none": (
+        "recurring: {beat: 10m, prune: true}\n",
+        "bridge.yaml:1:19: error[wrong-type] recurring.beat: should be a mapping (key: value)",
+    ),
+    "an unknown handler of a recurring job": (
+        "recurring: {beat: {every: 1s, handler: report}}\n",
+        "bridge.yaml:1:40: error[bad-handler] recurring.beat.handler: no handler is called 'report': write "
+        "module:function, or list its module under handlers",
+    ),
+    "a body that the handler of a recurring job can't take": (
+        "recurring: {beat: {every: 1s, handler: 'bridge.demo:place_order', body: {id: 7}}}\n",
+        "bridge.yaml:1:73: error[bad-body] recurring.beat.body: amount: Field required",
     ),
     "a key that stands twice": (
         "pod:\n  workers: 1\n  workers: 2\n",
@@ -254,6 +311,25 @@ def test_a_mistake_is_said_with_its_place_its_code_and_what_to_do(tmp_path: Path
     text, expected = GOLDEN[name]
     found = said(tmp_path, text, import_handlers="handler" in name)
     assert [line for line in found if "warning[" not in line] == [expected]
+
+
+def test_two_recurring_jobs_of_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One in the file and one at a function; and two at functions."""
+    (tmp_path / "marked_twice.py").write_text(
+        "from scheduler import job, recurring\n"
+        "@recurring(every='1m', name='tidy')\n@job(name='tidy')\ndef tidy() -> None: ...\n"
+        "@recurring(every='1m', name='sweep')\ndef sweep() -> None: ...\n"
+        "@recurring(every='2m', name='sweep')\ndef broom() -> None: ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    text = "recurring: {tidy: {every: 1s, handler: tidy}}\nhandlers: [marked_twice]\n"
+    assert sorted(said(tmp_path, text, import_handlers=True)) == [
+        'bridge.yaml:2:12: error[duplicate-recurring] handlers[0]: "sweep" is the name of a recurring job already: '
+        "handlers[0]",
+        'bridge.yaml:2:12: error[duplicate-recurring] handlers[0]: "tidy" is the name of a recurring job already: '
+        "recurring.tidy",
+    ]
+    assert said(tmp_path, text) == []
 
 
 def test_one_mistake_hides_no_other(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from bridge.config.model import Route
+from bridge.config.routes import Route
 from bridge.decode import Decoded, Decoder, Ignored, Rejection, Request
 from bridge.message import Message
 from bridge.routing import rule

@@ -212,7 +212,7 @@ def test_a_wrong_reference_is_told_by_name(modules: Path, reference: str, words:
 def test_a_module_that_marks_nothing_is_a_mistake(modules: Path) -> None:
     """It was listed for its handlers."""
     (modules / "shop_f.py").write_text("def plain(body): ...\n")
-    with pytest.raises(HandlerError, match="shop_f: no function in it is marked with @job"):
+    with pytest.raises(HandlerError, match="shop_f: no function in it is marked with @job or @recurring"):
         collect(["shop_f"])
 
 
