@@ -61,9 +61,9 @@ MUTANTS = [
     Mutant(
         "no unique key",
         "I2",
-        "scheduler/storage/migrations/versions/0001_first.py",
-        '        return [Column("id", columns.key(), primary_key=True)]\n',
-        '        return [Column("seq", Integer, primary_key=True), Column("id", columns.key(), nullable=False)]\n',
+        "scheduler/storage/migrations/steps.py",
+        "        return [Column(name, columns.key(), primary_key=True)]\n",
+        '        return [Column("seq", sa.Integer, primary_key=True), Column(name, columns.key(), nullable=False)]\n',
         f"{INSERT}::test_answers_tell_new_duplicate_conflict_and_collision_apart",
         "sqlite",
     ),
