@@ -41,22 +41,15 @@ class Upkeep(Gates):
     @retried
     def expire(self, retention_us: int, limit: int = BATCH) -> int:
         """Delete jobs that have not started in time; how many. No claim takes one that is over its time."""
-        over = (
-            select(jobs.c.id, jobs.c.version, jobs.c.state)
-            .where(
-                jobs.c.state.in_([state(JobState.ENQUEUED), state(JobState.SCHEDULED)]),
-                jobs.c.expires_at <= self.now,
-                jobs.c.started_at.is_(None),
-            )
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
+        waiting = jobs.c.state.in_([state(JobState.ENQUEUED), state(JobState.SCHEDULED)])
+        late = (waiting, jobs.c.expires_at <= self.now, jobs.c.started_at.is_(None))
+        over = select(jobs.c.id, jobs.c.version).where(*late).limit(limit).with_for_update(skip_locked=True)
         with self.transaction() as connection:
             rows = connection.execute(over).all()
             if rows:
                 connection.execute(
                     update(jobs)
-                    .where(self.among(jobs.c.id, "ids"))
+                    .where(self.among(jobs.c.id, "ids"), *late)
                     .values(
                         state=state(JobState.DELETED),
                         version=jobs.c.version + 1,

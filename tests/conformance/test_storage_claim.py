@@ -91,18 +91,23 @@ def test_each_lane_is_a_pass_of_its_own(storage: Storage) -> None:
 
 def test_peek_tells_what_claim_and_promote_would_find(storage: Storage) -> None:
     """Each lane by itself, for these handlers; what is due, for any handler."""
-    nothing = Waiting((False, False, False), False)
+    nothing = Waiting((False, False, False), (), None)
     assert storage.peek(["h"]) == nothing
     offered = [job("a"), job("b", handler="other"), job("c")]
     put(storage, offered)
     force(storage, offered[0].id, lane=1)
-    assert storage.peek(["h", "none"]) == Waiting((True, True, False), False)
-    assert storage.peek(["other"]) == Waiting((True, False, False), False)
+    assert storage.peek(["h", "none"]) == Waiting((True, True, False), (), None)
+    assert storage.peek(["other"]) == Waiting((True, False, False), (), None)
     assert storage.peek(["none"]) == storage.peek([]) == nothing
     force(storage, offered[0].id, state="SCHEDULED", due_at=storage.clock() + 3_600_000_000)
-    assert storage.peek(["none"]) == nothing
+    later = storage.peek(["none"])
+    assert later.lanes == nothing.lanes
+    assert later.left is not None
+    assert 3500 < later.left <= 3600
     force(storage, offered[0].id, due_at=1)
-    assert storage.peek(["none"]) == Waiting((False, False, False), True)
+    overdue = storage.peek(["none"]).left
+    assert overdue is not None
+    assert overdue < 0
 
 
 @pytest.mark.parametrize("state", [one for one in JobState if one is not JobState.ENQUEUED])

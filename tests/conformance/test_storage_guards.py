@@ -200,6 +200,18 @@ def test_finish_and_rescue_carry_the_guard_in_the_write_itself(storage: Storage)
         assert [write for write, _ in writes if not guard <= condition(write)] == []
 
 
+def test_expiry_and_locks_carry_their_guards(storage: Storage) -> None:
+    """What started, or went on, between a read and the write stays as it is."""
+    put(storage, [job("late", expires_us=0), job("first", lock_key=KEY), job("second", lock_key=KEY)])
+    (held,) = (one for one in storage.claim(A, ["h"], 2) if one.lock_key)
+    with recorded(storage) as writes:
+        storage.finish([failure(held)])
+        assert storage.expire(DAY) == 1
+    passed_on, expired = (condition(write) for write, _ in writes[-2:])
+    assert {"id", "state", "lane"} <= passed_on
+    assert {"id", "state", "expires_at", "started_at"} <= expired
+
+
 def test_the_check_for_guards_finds_what_lacks_one() -> None:
     """An unguarded write is told apart from a guarded one, and columns that are set are no condition."""
     bare = "UPDATE jobbridge_jobs SET state=1, version=jobbridge_jobs.version + 1 WHERE jobbridge_jobs.id = 1"
@@ -242,6 +254,8 @@ def test_the_places_that_write_to_jobs_rows_are_known() -> None:
         "mysql.__init__",
         "sqlite.__init__",
         "acts._write",
+        "gates.pass_on",
+        "upkeep.expire",
         "upkeep.promote",
         "upkeep.rescue",
         "upkeep.purge",

@@ -272,14 +272,15 @@ def test_names_of_one_letter_apart_are_apart(storage: Storage) -> None:
     assert fire(storage, START + MINUTE) == sorted(tick(1, name) for name in ("tick", "Tick", "tíck"))
 
 
-def test_the_tick_is_found_by_the_index(storage: Storage) -> None:
-    """Nothing to fire costs one look at the first tick."""
-    if storage.engine.dialect.name != "postgresql":
-        pytest.skip("the plan is read on PostgreSQL alone")
+def test_the_tick_is_found_by_the_index(postgresql_url: str) -> None:
+    """Nothing to fire costs one look at the first tick, as PostgreSQL's plan tells."""
+    storage = open_storage(postgresql_url)
+    storage.migrate()
     declare(storage, *[minutely(f"job-{number}") for number in range(2000)])
     with storage.engine.connect() as connection:
         connection.exec_driver_sql("ANALYZE jobbridge_recurring")
         first = select(recurring.c.next_at).where(recurring.c.paused_at.is_(None), recurring.c.next_at.is_not(None))
         text = first.order_by(recurring.c.next_at).limit(1).compile(connection)
         plan = "\n".join(str(line) for (line,) in connection.exec_driver_sql(f"EXPLAIN {text}", {"param_1": 1}))
+    storage.close()
     assert "jobbridge_recurring_next" in plan
