@@ -105,7 +105,13 @@ class Server:
         rescue = Rescue(storage, self.membership, policies.default.failed_retention)
         self._declared = Declared(recurring)
         expire = Expire(storage, policies.default.window)
-        duties: list[Duty] = [Promote(storage), Fire(storage), expire, PassOn(storage), Purge(storage)]
+        duties: list[Duty] = [
+            Promote(storage),
+            Fire(storage, self.worker.claiming.set),
+            expire,
+            PassOn(storage),
+            Purge(storage, lambda: len(self.worker.inflight) > 0, monotonic),
+        ]
         if prune:
             duties.append(Prune(storage, self._declared))
         declare = [partial(self._declared.declare, storage)]

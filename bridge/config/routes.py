@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError
 from bridge.config.section import Name, Section, Text
 from bridge.config.units import Duration, Rate
 from scheduler.cron import checked_cron, checked_timezone
-from scheduler.recurring import Recurring
+from scheduler.recurring import PREFIX, Recurring
 
 
 class Backoff(Section):
@@ -63,11 +63,20 @@ def _lock(value: str) -> str:
     return _place(value, "lock", ("correlation_id", "key"))
 
 
+def _own(value: str) -> str:
+    if value.startswith(PREFIX):
+        raise PydanticCustomError("bad-name", "names that begin with recurring: are those of recurring jobs")
+    return value
+
+
+OwnName = Annotated[Name, AfterValidator(_own)]
+
+
 class Dedupe(Section):
     key: Annotated[str, AfterValidator(_dedupe_key)] = "correlation_id"
     missing: Literal["reject", "content", "allow"] = "reject"
     on_conflict: Literal["ignore", "dead-letter"] = "ignore"
-    namespace: Name | None = None
+    namespace: OwnName | None = None
     """None: the route's name."""
     window: Duration = 7 * 86400.0
 
@@ -93,7 +102,7 @@ class Schedule(Section):
 
 
 class Route(Section):
-    name: Name
+    name: OwnName
     source: Name = Field(alias="from")
     when: dict[Annotated[str, AfterValidator(_when_key)], str] = {}
     """What must hold, each by equality or glob; empty: every message."""

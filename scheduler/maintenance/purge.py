@@ -1,17 +1,32 @@
 """The duty that forgets finished jobs whose time is over, a small batch at a time."""
 
+import time
+from collections.abc import Callable
+
 from scheduler.storage.storage import Storage
-from scheduler.storage.upkeep import BATCH
+from scheduler.storage.upkeep import PURGED
 
 INTERVAL = 60.0
+REST = 4.0
+"""How many times as long as a batch took it rests after it, while this process has jobs to run."""
 
 
 class Purge:
-    """Goes on while there is more, and looks once a minute otherwise."""
+    """Goes on while there is more, and looks once a minute otherwise.
 
-    def __init__(self, storage: Storage) -> None:
+    :param busy: whether jobs run here that it should not slow down.
+    """
+
+    def __init__(
+        self, storage: Storage, busy: Callable[[], bool], monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._storage = storage
+        self._busy = busy
+        self._monotonic = monotonic
 
     def step(self) -> float:
         """One batch; seconds until the next."""
-        return 0.0 if self._storage.purge() == BATCH else INTERVAL
+        started = self._monotonic()
+        if self._storage.purge() < PURGED:
+            return INTERVAL
+        return REST * (self._monotonic() - started) if self._busy() else 0.0

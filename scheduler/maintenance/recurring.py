@@ -39,10 +39,14 @@ class Declared:
 
 
 class Fire:
-    """Sleeps until the next tick, or for a second."""
+    """Sleeps until the next tick, or for a second.
 
-    def __init__(self, storage: Storage) -> None:
+    :param fired: called when jobs were made.
+    """
+
+    def __init__(self, storage: Storage, fired: Callable[[], object] = lambda: None) -> None:
         self._storage = storage
+        self._fired = fired
         # Of its own, since a Recurring belongs to one thread.
         self._loaded: Callable[[str], Recurring] = lru_cache(maxsize=20_000)(Recurring.loads)
         self._unreadable: set[str] = set()
@@ -58,6 +62,7 @@ class Fire:
                 log.info("%s: %s", name, reason)
             if decision.jobs:
                 log.debug("%s: %d jobs made", name, len(decision.jobs))
+        self._fired()
         return 0.0 if fired else LONGEST_SLEEP  # else another master has them now, or they can't be read
 
     def decide(self, row: DueRow) -> Decision | None:

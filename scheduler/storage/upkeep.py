@@ -1,6 +1,6 @@
 """Promote, rescue, purge: the writes that no worker's run causes. Each is harmless when done twice at once (I13)."""
 
-from sqlalchemy import bindparam, case, delete, insert, null, select, update
+from sqlalchemy import Connection, Select, bindparam, case, delete, insert, null, select, update
 
 from scheduler.job import FINISHED, JobState
 from scheduler.storage.database import retried
@@ -8,6 +8,8 @@ from scheduler.storage.gates import Gates, due_lane, waiting_lane
 from scheduler.storage.tables import job_events, jobs, state
 
 BATCH = 1000
+PURGED = 5000
+"""Rows that one purge deletes."""
 
 
 class Upkeep(Gates):
@@ -130,18 +132,19 @@ class Upkeep(Gates):
             return len(rows)
 
     @retried
-    def purge(self, limit: int = BATCH) -> int:
+    def purge(self, limit: int = PURGED) -> int:
         """Delete finished jobs whose time is over, with their history; how many. Their IDs are forgotten."""
-        over = (
-            select(jobs.c.id)
-            .where(jobs.c.state.in_([state(one) for one in sorted(FINISHED)]), jobs.c.due_at <= self.now)
-            .order_by(jobs.c.due_at)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
         with self.transaction() as connection:
-            ids = list(connection.execute(over).scalars())
-            if ids:
-                connection.execute(delete(job_events).where(job_events.c.job_id.in_(ids)))
-                connection.execute(delete(jobs).where(jobs.c.id.in_(ids)))
-            return len(ids)
+            return self._purge(connection, self._over.limit(limit))
+
+    @property
+    def _over(self) -> Select[bytes]:
+        over = (jobs.c.state.in_([state(one) for one in sorted(FINISHED)]), jobs.c.due_at <= self.now)
+        return select(jobs.c.id).where(*over).order_by(jobs.c.due_at).with_for_update(skip_locked=True)
+
+    def _purge(self, connection: Connection, over: Select[bytes]) -> int:
+        ids = list(connection.execute(over).scalars())
+        if ids:
+            connection.execute(delete(job_events).where(job_events.c.job_id.in_(ids)))
+            connection.execute(delete(jobs).where(jobs.c.id.in_(ids)))
+        return len(ids)

@@ -258,5 +258,6 @@ def test_the_places_that_write_to_jobs_rows_are_known() -> None:
         "upkeep.expire",
         "upkeep.promote",
         "upkeep.rescue",
-        "upkeep.purge",
+        "postgresql._purge",
+        "upkeep._purge",
     }

@@ -221,6 +221,26 @@ GOLDEN = {
         "bridge.yaml:6:19: error[bad-dedupe-key] routes[0].dedupe.key: a dedupe key is correlation_id, message_id, "
         "key, content, header:NAME or body:/json/pointer",
     ),
+    "a name of recurring jobs": (
+        ROUTE + "    dedupe: {namespace: 'recurring:nightly'}\n",
+        "bridge.yaml:6:25: error[bad-name] routes[0].dedupe.namespace: names that begin with recurring: are those of "
+        "recurring jobs",
+    ),
+    "a label of no known place": (
+        ROUTE + "    labels: {customer: 'body:/customer'}\n",
+        "bridge.yaml:6:24: error[bad-label] routes[0].labels.customer: a label's value is correlation_id "
+        "or header:NAME",
+    ),
+    "a rate that is none": (
+        ROUTE + "    rate: 100\n",
+        "bridge.yaml:6:11: error[bad-rate] routes[0].rate: not a rate: write a number, a slash and 100ms to 1d, "
+        "such as 100/10s",
+    ),
+    "a local queue of the outbox": (
+        "sources: {demo: {queue: outbox/a}}\nroutes: [{name: r, from: demo, handler: 'shop:place'}]\n",
+        "bridge.yaml:1:25: error[bad-name] sources.demo.queue: outbox/ is where messages of handlers wait: choose "
+        "another name",
+    ),
     "a bad JSON pointer": (
         ROUTE + "    dedupe: {key: 'body:id'}\n",
         "bridge.yaml:6:19: error[bad-dedupe-key] routes[0].dedupe.key: after body: stands a JSON pointer, such as "
