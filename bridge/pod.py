@@ -253,7 +253,12 @@ def run_pod(configuration: Configuration, tell: int | None = None) -> int:
         pod.server.membership.on_registered = lambda registration: os.write(tell, registration.id)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, pod.signalled)
-    return pod.run()
+    try:
+        return pod.run()
+    finally:
+        # Python takes its handlers away while it ends: a second signal would then kill a pod that has drained.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
 
 
 def run_processes(configuration: Configuration, number: int) -> int:

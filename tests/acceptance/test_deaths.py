@@ -1,13 +1,15 @@
 """Pods that die, stop, freeze or are killed by their own job: nothing is lost, and what ran elsewhere stands."""
 
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from scheduler.job import JobState
-from tests.acceptance.cluster import Cluster, tasks
+from tests.acceptance.cluster import REPOSITORY, Cluster, tasks
 from tests.servers.kafka import Kafka
 from tests.servers.processes import wait_until
 from tests.servers.rabbitmq import RabbitMQ
@@ -154,3 +156,21 @@ def test_grace_and_second_signal(postgresql_url: str, tmp_path: Path) -> None:
         jobs = cluster.storage.list_jobs()
         assert {(job["attempts"], job["rescues"]) for job in jobs} == {(0, 0)}
         assert cluster.storage.servers() == []
+
+
+AFTERWARDS = """
+import os, signal
+from types import SimpleNamespace
+from bridge import pod
+
+pod.Pod = lambda configuration: SimpleNamespace(run=lambda: 0, signalled=print)
+code = pod.run_pod(None)
+os.kill(os.getpid(), signal.SIGTERM)
+raise SystemExit(code)
+"""
+
+
+def test_a_signal_after_the_drain_changes_nothing() -> None:
+    """Python is on its way out, and its handlers may be gone: the pod still ends as one that has drained."""
+    ended = subprocess.run([sys.executable, "-c", AFTERWARDS], cwd=REPOSITORY, capture_output=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, b"")
