@@ -4,6 +4,7 @@ Promises: a record's headers become its IDs and its type as on Kafka; what has n
 It never waits.
 """
 
+import warnings
 from collections.abc import Callable
 
 from bridge.config.model import AmqpSourceSection, AnySource, KafkaSourceSection, LocalSourceSection
@@ -19,6 +20,9 @@ class StandIn(LocalSource):
     def __init__(self, name: str, section: AnySource, storage: Storage, monotonic: Callable[[], float]) -> None:
         super().__init__(name, queue_of(name, section), storage, monotonic=monotonic)
         self._original = section
+        if isinstance(section, KafkaSourceSection):
+            with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of kafka-python's own import
+                import kafka.consumer.fetcher  # noqa: F401
 
     def receive(self, timeout: float) -> Batch | None:
         batch = super().receive(0.0)

@@ -9,6 +9,7 @@ from typing import NamedTuple, Self, Unpack
 from uuid import UUID
 
 from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from scheduler.bodies import encoded
 from scheduler.context import JobContext
@@ -19,6 +20,7 @@ from scheduler.loops import Loop, LoopThread
 from scheduler.recurring import instant_of
 from scheduler.retry import Policy, Snooze
 from scheduler.server import Server
+from scheduler.storage import StoreUnavailable
 from scheduler.storage.operators import Record, record
 from scheduler.storage.tables import jobs, messages, recurring
 from scheduler.testing.expected import Expected, differences, label, name_of, shown
@@ -26,7 +28,7 @@ from scheduler.testing.faults import MOMENT, Clock, Faults
 from scheduler.worker import Undone
 
 TRIES = 50
-"""Of a loop's step that fails; a pod tries for ever."""
+"""Of a loop's step that the store fails; a pod tries for ever."""
 MOST_PASSES = 10_000
 
 
@@ -252,7 +254,7 @@ class Engine(ABC):
             try:
                 loop.step()
                 return
-            except Exception:
+            except (StoreUnavailable, SQLAlchemyError):
                 if not left:
                     raise
 
