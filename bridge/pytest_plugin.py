@@ -2,7 +2,8 @@
 
 `jobbridge` is a `bridge.testing.Bridge` of the configuration that the marker `@pytest.mark.jobbridge("bridge.yaml")`
 names, else the option `jobbridge_config` of pytest's own configuration (both relative to the root folder of the
-tests), else the one that the command would find. That folder and the current one are importable.
+tests), else the one that the command would find. That folder and the current one are importable. What the file refers
+to (`${NAME}`, `${file:PATH}`) must be there for the tests too, also where they use none of it.
 
 `jobbridge_store` is the URL of its store: a new SQLite file. A fixture of the same name may give another, that of an
 empty PostgreSQL database for one.

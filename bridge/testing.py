@@ -14,7 +14,7 @@ configuration). In a test it is a `Bridge`:
     def test_a_bad_order_is_a_dead_letter(jobbridge):
         jobbridge.publish("orders", "no JSON", correlation_id="order-8", type="order.placed")
         jobbridge.run_until_idle()
-        assert [letter.reason for letter in jobbridge.dead_letters] == ["invalid-json"]
+        assert [letter["reason"] for letter in jobbridge.dead_letters] == ["invalid-json"]
 
     def test_an_order_is_booked_once(jobbridge):     # is your handler idempotent?
         jobbridge.publish("orders", {"id": 7}, correlation_id="order-7", type="order.placed")
@@ -35,7 +35,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
 from uuid import UUID
 
 from bridge.backpressure import Backpressure
@@ -50,6 +49,7 @@ from scheduler.bodies import encoded
 from scheduler.loops import Loop, LoopThread
 from scheduler.server import Server
 from scheduler.storage import Storage
+from scheduler.storage.operators import Record
 from scheduler.testing import Engine
 from scheduler.testing.faults import MOMENT, Steady
 
@@ -63,17 +63,6 @@ class Recorded:
     conflicts: int = 0
     rejected: int = 0
     ignored: int = 0
-
-
-class Letter(NamedTuple):
-    """A dead letter."""
-
-    source: str
-    reason: str
-    """A stable code, such as `invalid-json`."""
-    detail: str
-    correlation_id: str
-    body: bytes
 
 
 class Bridge(Engine):
@@ -142,16 +131,10 @@ class Bridge(Engine):
         seen.rejected, seen.ignored = counts["rejected"], counts["ignored"]
 
     @property
-    def dead_letters(self) -> list[Letter]:
-        """The messages that could not become jobs, the oldest first."""
-        listed = reversed(self.storage.list_dead_letters(limit=10_000))
-        return [self._letter(UUID(str(one["id"]))) for one in listed]
-
-    def _letter(self, key: UUID) -> Letter:
-        row = self.storage.dead_letter(key.bytes)
-        assert row is not None and isinstance(row["body"], bytes)
-        source, reason, detail, correlation = (str(row[name]) for name in Letter._fields[:4])
-        return Letter(source, reason, detail, correlation, row["body"])
+    def dead_letters(self) -> list[Record]:
+        """The rows of the messages that could not become jobs, whole, the oldest first."""
+        keys = [UUID(str(one["id"])).bytes for one in self.storage.list_dead_letters(limit=10_000)]
+        return [row for key in reversed(keys) if (row := self.storage.dead_letter(key)) is not None]
 
     def _total(self) -> Counter[str]:
         return sum((ingest.counts for ingest in self._ingests), self._counted.copy())

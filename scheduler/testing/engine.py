@@ -4,6 +4,7 @@ import asyncio
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple, Self, Unpack
 from uuid import UUID
@@ -15,7 +16,8 @@ from scheduler.bodies import encoded
 from scheduler.context import JobContext
 from scheduler.duration import seconds
 from scheduler.handlers import HandlerRegistry, describe
-from scheduler.job import Job, JobState, headers_json, job_id, preview
+from scheduler.inflight import claimed_job
+from scheduler.job import Job, JobState, headers_json, new_job
 from scheduler.loops import Loop, LoopThread
 from scheduler.recurring import instant_of
 from scheduler.retry import Policy, Snooze
@@ -41,29 +43,17 @@ class Ran(NamedTuple):
     error: BaseException | None
 
 
+@dataclass
 class Done:
-    """What `run_until_idle` came to."""
+    """What `run_until_idle` came to: the runs whose results were written."""
 
-    def __init__(self) -> None:
-        self.jobs: list[Ran] = []
-        """All runs whose results were written, in their order."""
-
-    def _number(self, state: JobState) -> int:
-        return sum(ran.state is state for ran in self.jobs)
-
-    @property
-    def succeeded(self) -> int:
-        return self._number(JobState.SUCCEEDED)
-
-    @property
-    def failed(self) -> int:
-        """For good."""
-        return self._number(JobState.FAILED)
-
-    @property
-    def retried(self) -> int:
-        """Runs after which the job waits for another."""
-        return self._number(JobState.SCHEDULED)
+    jobs: list[Ran] = field(default_factory=list)
+    """In their order."""
+    succeeded: int = 0
+    failed: int = 0
+    """For good."""
+    retried: int = 0
+    """After which the job waits for another run."""
 
 
 class Engine(ABC):
@@ -120,10 +110,12 @@ class Engine(ABC):
         """Let time pass; what is due then waits for `run_until_idle`. Recurring jobs are made each at its time."""
         until = self._clock.passed + round(seconds(duration) * 1e6)
         while (left := self.storage.next_tick()) is not None and self._clock.passed + left * 1e6 <= until:
-            self._clock.passed += max(1, round(left * 1e6))
+            self._clock.passed += round(left * 1e6)
             self._server.membership.step()
             self._server.duties.hurry()
             self._step(self._server.duties)
+            if self.storage.next_tick() == 0:
+                break  # more at once than one round makes, or one that can't be read
         self._clock.passed = max(until, self._clock.passed)
 
     def kill_pod(self) -> None:
@@ -153,24 +145,10 @@ class Engine(ABC):
         :raises InvalidBody: for a body that would become a dead letter.
         """
         function = self._server.worker.registry.find(handler).function if isinstance(handler, str) else handler
-        name, raw, correlation = name_of(function), encoded(body), correlation_id.encode()
+        name, raw, texts = name_of(function), encoded(body), headers_json(headers)
         described = describe(function, name)
-        job = Job(
-            job_id(name, correlation),
-            version=1,
-            owner=bytes(16),
-            namespace=name,
-            correlation_bytes=correlation,
-            correlation_id=preview(correlation),
-            route="",
-            handler=name,
-            source="",
-            headers_json=headers_json(headers),
-            body=raw,
-            attempts=attempt - 1,
-            rescues=0,
-            retries=None,
-        )
+        new = new_job(namespace=name, correlation=correlation_id.encode(), handler=name, body=raw, headers=texts)
+        job = claimed_job(new, bytes(16))._replace(attempts=attempt - 1)
         context = JobContext(job, Policy().overridden(described.options.policy).retries, self._destinations())
         if cancelled:
             context.cancel()
@@ -276,9 +254,12 @@ class Engine(ABC):
                 self._first_error = error
 
     def _changed(self, job: Job, state: JobState) -> None:
-        error = self._errors.pop(job.key, None)
+        error, done = self._errors.pop(job.key, None), self._done
         if state is not JobState.ENQUEUED:
-            self._done.jobs.append(Ran(job, state, error))
+            done.jobs.append(Ran(job, state, error))
+            done.succeeded += state is JobState.SUCCEEDED
+            done.failed += state is JobState.FAILED
+            done.retried += state is JobState.SCHEDULED
 
     def _why(self, row: Record) -> str:
         events = self.storage.job_events(UUID(str(row["id"])).bytes)

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from bridge.config.model import Configuration
+from bridge.testing import Bridge
+
 CONFIGURATION = """
 store: postgresql://nobody.invalid/jobs
 brokers:
@@ -96,14 +99,14 @@ def test_orders(jobbridge):
     jobbridge.assert_job(route="order-placed", state="SUCCEEDED", body={"id": 7}, handler=handlers.place)
     jobbridge.refute_job(body={"id": 8})
     (letter,) = jobbridge.dead_letters
-    assert (letter.source, letter.reason, letter.body) == ("orders", "invalid-json", b"no JSON")
+    assert (letter["source"], letter["reason"], letter["body"]) == ("orders", "invalid-json", b"no JSON")
     assert DONE == [7] and "NEW" in TOLD
 
 
 def test_the_same_poison_twice_is_one_dead_letter_as_on_amqp(jobbridge):
     jobbridge.publish("orders", {}, correlation_id="x", type="none", routing_key="else", times=2)
     jobbridge.run_until_idle()
-    assert [letter.reason for letter in jobbridge.dead_letters] == ["no-route"]
+    assert [letter["reason"] for letter in jobbridge.dead_letters] == ["no-route"]
 
 
 def test_errors_and_retries(jobbridge):
@@ -224,3 +227,46 @@ def test_the_plugin_imports_nothing_until_it_is_used() -> None:
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert said.stdout.strip() == "['bridge', 'bridge.pytest_plugin']"
+
+
+DONE: list[object] = []
+
+
+def keep(body: dict[str, int]) -> None:
+    """Remember what ran."""
+    DONE.append(body["id"])
+
+
+def test_each_store_may_be_used(store_url: str) -> None:
+    """With its clock moved, its replies lost and its pod killed."""
+    DONE.clear()
+    route = {"name": "r", "from": "s", "handler": "tests.integration.test_pytest_plugin:keep", "delay": "1h"}
+    configuration = Configuration.model_validate({"sources": {"s": {"queue": "s"}}, "routes": [route]})
+    with Bridge(configuration, store_url) as bridge:
+        with bridge.recording() as seen:
+            bridge.lose_commit_reply()
+            for number in (1, 2, 1):
+                bridge.publish("s", {"id": number}, correlation_id=str(number))
+        assert (seen.created, seen.duplicates, bridge._faults.losing) == (2, 1, {"results"})
+        assert bridge.run_until_idle().jobs == []
+        bridge.advance("1h")
+        bridge.kill_pod()
+        assert bridge.run_until_idle().succeeded == 2
+        bridge.refute_job(state="SCHEDULED")
+        assert bridge.assert_job(body={"id": 1})["rescues"] == 1
+    assert sorted(map(str, DONE)) == ["1", "1", "2"]
+
+
+def test_a_source_that_operators_pause_keeps_its_messages(sqlite_url: str) -> None:
+    configuration = Configuration.model_validate({"sources": {"s": {"queue": "s", "otherwise": "ignore"}}})
+    with Bridge(configuration, sqlite_url) as bridge:
+        bridge.storage.pause("source", "s", by="me")
+        with bridge.recording() as seen:
+            bridge.publish("s", 1)
+        assert seen.ignored == 0
+        with pytest.raises(AssertionError, match="messages that are not ingested yet: 1"):
+            bridge.assert_job(state="ENQUEUED")
+        bridge.storage.resume("source", "s")
+        with bridge.recording() as seen:
+            pass
+        assert seen.ignored == 1
