@@ -1,6 +1,7 @@
 """A pod without threads, one step after the other, on the clock of a test: what both benches have."""
 
 import asyncio
+import contextlib
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -56,6 +57,12 @@ class Done:
     """After which the job waits for another run."""
 
 
+def _in_a_coroutine() -> bool:
+    with contextlib.suppress(RuntimeError):
+        return bool(asyncio.get_running_loop())
+    return False
+
+
 class Engine(ABC):
     """What both benches have.
 
@@ -90,7 +97,10 @@ class Engine(ABC):
         """Ingest and run until nothing is due any more.
 
         :param raises: afterwards raise the first error that a handler raised, as it is.
+        :raises RuntimeError: in a coroutine, where handlers are some too: call it with `asyncio.to_thread`.
         """
+        if any(handler.is_async for handler in self._server.worker.registry.values()) and _in_a_coroutine():
+            raise RuntimeError("some handlers are coroutines, and so is this test: await asyncio.to_thread(...)")
         self._done, self._first_error = Done(), None
         self._server.membership.step()
         self._server.duties.hurry()

@@ -238,3 +238,23 @@ def test_a_handler_that_makes_ever_more_work_is_told(monkeypatch: pytest.MonkeyP
         bench.enqueue(place, Order(id=0), correlation_id="0")
         with pytest.raises(RuntimeError, match="does a handler make ever more work"):
             bench.run_until_idle()
+
+
+def test_a_test_that_is_a_coroutine_is_told_what_to_do(bench: Bench) -> None:
+    """Nothing is taken and lost; on a thread of its own it runs."""
+
+    async def test() -> int:
+        bench.enqueue(place_async, Order(id=1), correlation_id="1")
+        with pytest.raises(RuntimeError, match=r"asyncio\.to_thread"):
+            bench.run_until_idle()
+        return (await asyncio.to_thread(bench.run_until_idle)).succeeded
+
+    assert asyncio.run(test()) == 1
+
+
+def test_all_jobs_of_a_pod_that_was_killed_are_rescued(bench: Bench) -> None:
+    """Those that waited in it run once."""
+    bench.scheduler.enqueue_many(place, [Asked(str(number), Order(id=number)) for number in range(60)])
+    bench.kill_pod()
+    assert bench.run_until_idle().succeeded == 60
+    assert len(RAN) == 61
