@@ -240,7 +240,7 @@ def publish_kafka(
         raise BrokerUnreachable(text) from why
     try:
         for message in messages:
-            future = producer.send(topic, message.body, key=key, headers=_kafka_headers(message))
+            future = producer.send(topic, message.body, key=key, headers=kafka_headers(message))
             future.add_callback(count).add_errback(failures.append)
             sent += 1
             if failures:
@@ -270,7 +270,8 @@ def close_producer(producer: KafkaProducer) -> None:
         producer._sender.join(5.0)  # it closes the sockets
 
 
-def _kafka_headers(message: Outgoing) -> list[tuple[str, bytes]]:
+def kafka_headers(message: Outgoing) -> list[tuple[str, bytes]]:
+    """What a record tells beside its key and value."""
     named = {
         "correlation_id": message.correlation,
         "message_id": message.message_id,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
+from typing import Self
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -14,7 +15,7 @@ from scheduler.duration import seconds
 from scheduler.handlers import Handler, HandlerError, describe, resolve
 from scheduler.job import NewJob, headers_json, new_job
 from scheduler.limits import lock_key
-from scheduler.storage import Act, open_storage
+from scheduler.storage import Act, Storage, open_storage
 from scheduler.storage.records import Outcome
 from scheduler.verdict import microseconds
 from scheduler.who import who
@@ -58,6 +59,13 @@ class Scheduler:
     def __init__(self, url: str, *, username: str | None = None, password: str | None = None) -> None:
         self._storage = open_storage(url, username=username, password=password)
         self._storage.migrate()
+
+    @classmethod
+    def of(cls, storage: Storage) -> Self:
+        """On a store that is open, with its tables."""
+        scheduler = cls.__new__(cls)
+        scheduler._storage = storage
+        return scheduler
 
     def enqueue(
         self,

@@ -140,6 +140,7 @@ class Executors:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._slots: asyncio.Semaphore | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._by_hand = False
 
     def start(self) -> None:
         """Start the worker threads. The event loop is started by the first coroutine."""
@@ -158,7 +159,7 @@ class Executors:
 
     def submit(self, run: Run) -> None:
         """Run it as soon as a worker is free."""
-        if run.handler.is_async:
+        if run.handler.is_async and not self._by_hand:
             loop = self._event_loop()
             loop.call_soon_threadsafe(self._spawn, run)
         else:
@@ -168,12 +169,20 @@ class Executors:
         """The next waiting run, for who owns all threads and calls `begin` and `end` himself; None: there is none."""
         return self._queue.take_now()
 
+    def adopt(self, loop: asyncio.AbstractEventLoop) -> None:
+        """From now on coroutines wait for `run_one` as well, which runs each to its end on this loop."""
+        self._loop, self._slots = loop, asyncio.Semaphore(self._inflight.workers)
+        self._by_hand = True
+
     def run_one(self) -> bool:
         """Run the next waiting job on the caller's thread; False: there is none. For a test that owns all threads."""
         run = self.take_now()
         if run is None:
             return False
-        self._execute(run)
+        if run.handler.is_async and self._loop is not None:
+            self._loop.run_until_complete(self._execute_async(run))
+        else:
+            self._execute(run)
         return True
 
     def expire(self) -> float | None:

@@ -51,6 +51,10 @@ class Filters:
             for event in getattr(function, _MARK, ()):
                 self._of[event].append(function)
 
+    def add(self, event: str, function: Callable[..., object]) -> None:
+        """Tell one more function of an event, after the others."""
+        self._of[event].append(function)
+
     def wants(self, event: str) -> bool:
         """Whether any function is told of it."""
         return bool(self._of[event])

@@ -85,7 +85,7 @@ class LoopThread:
         self, loop: Loop, outage: Outage, random: Random, *, longest: float, proves_store: bool = False
     ) -> None:
         self.name = loop.name
-        self._loop = loop
+        self.loop = loop
         self._outage = outage
         self._random = random
         self._longest = longest
@@ -105,19 +105,19 @@ class LoopThread:
     def stop(self, timeout: float = 5.0) -> None:
         """End after the current round; waits `timeout` seconds at most."""
         self.stopping = True
-        self._loop.wake.set()
+        self.loop.wake.set()
         if self._thread.ident is not None:
             self._thread.join(timeout)
 
     @property
     def wake(self) -> threading.Event | None:
         """What cuts the wait for the next round short; None: a backoff, which nobody does."""
-        return None if self._failures else self._loop.wake
+        return None if self._failures else self.loop.wake
 
     def round(self) -> float:
         """One round, whatever it raises; seconds until the next."""
         try:
-            delay = self._loop.step()
+            delay = self.loop.step()
             self._failures = 0
             if self._proves_store:
                 self._outage.ends()
@@ -139,4 +139,4 @@ class LoopThread:
                     time.sleep(delay)
                 else:
                     self.wake.wait(delay)
-            self._loop.wake.clear()
+            self.loop.wake.clear()

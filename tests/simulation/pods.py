@@ -172,7 +172,7 @@ class SimPod:
         return actor
 
     def _round(self, thread: LoopThread, source: SimSource | None, actor: Actor) -> Callable[[], float]:
-        wake = thread._loop.wake
+        wake = thread.loop.wake
         membership = self.pod.server.membership
         is_heartbeat = thread.name == "heartbeat"
 

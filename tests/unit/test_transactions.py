@@ -14,6 +14,7 @@ from scheduler.outbox import PREFIX
 from scheduler.retry import Policies, PolicyOverride
 from scheduler.server import Server
 from scheduler.storage import Storage, open_storage
+from scheduler.testing import Bench
 from tests.conformance.stores import A, events, row, rows
 from tests.unit import test_worker
 from tests.unit.test_worker import Clock
@@ -72,17 +73,20 @@ def test_what_a_handler_writes_is_committed_with_its_success(storage: Storage) -
     assert len(one.server.worker.inflight) == 0
 
 
-def test_what_a_failed_handler_wrote_is_gone(storage: Storage) -> None:
+def test_what_a_failed_handler_wrote_is_gone(storage: Storage, sqlite_url: str) -> None:
     """Its failure counts as any other."""
 
-    @job(transactional=True)
+    @job(name="h", transactional=True)
     def handle(context: JobContext) -> None:
         context.connection.execute(text("INSERT INTO ledger VALUES ('mine')"))
         raise ValueError("no")
 
-    one = One(storage, handle)
-    assert (one.run(), ledger(storage)) == ("SCHEDULED", [])
-    assert row(storage, test_worker.job("a").id)["attempts"] == 1
+    with Bench(handle, url=sqlite_url) as bench:
+        bench.enqueue(handle, correlation_id="a")
+        with pytest.raises(ValueError, match="no"):
+            bench.run_until_idle()
+        assert bench.assert_job(state="SCHEDULED")["attempts"] == 1
+    assert ledger(storage) == []
 
 
 def test_a_fenced_run_leaves_nothing(storage: Storage) -> None:
@@ -100,7 +104,7 @@ def test_a_fenced_run_leaves_nothing(storage: Storage) -> None:
     assert len(one.server.worker.inflight) == 0
 
 
-def test_a_transactional_handler_is_no_coroutine_and_others_have_no_connection(storage: Storage) -> None:
+def test_a_transactional_handler_is_no_coroutine_and_others_have_no_connection() -> None:
     """Both are said with what to change."""
 
     @job(transactional=True)
@@ -108,15 +112,12 @@ def test_a_transactional_handler_is_no_coroutine_and_others_have_no_connection(s
 
     with pytest.raises(HandlerError, match="a transactional handler is a plain function"):
         describe(handle, "h")
-    told: list[str] = []
 
-    def plain(context: JobContext) -> None:
-        with pytest.raises(RuntimeError, match="transactional=True") as caught:
-            _ = context.connection
-        told.append(str(caught.value))
+    def plain(context: JobContext) -> object:
+        return context.connection
 
-    assert One(storage, plain).run() == "SUCCEEDED"
-    assert told
+    with Bench() as bench, pytest.raises(RuntimeError, match="transactional=True"):
+        bench.call(plain)
 
 
 @pytest.mark.parametrize("transactional", [False, True])
