@@ -1,4 +1,4 @@
-"""The handler and the filter of the shipped configurations, and of `make run`."""
+"""The handlers and the filter of the shipped configurations, and of `make run`."""
 
 import os
 from logging import getLogger
@@ -20,6 +20,12 @@ def place_order(order: Order, context: JobContext) -> None:
     with open("orders.log", "a") as file:
         file.write(line)
     context.log.debug("placed order %d", order.id)
+
+
+def tick(context: JobContext) -> None:
+    """Write a line to `ticks.log`, for a job that runs at times of its own."""
+    with open("ticks.log", "a") as file:
+        file.write(f"{context.job.correlation_id}\n")
 
 
 @on("failed")

@@ -1,7 +1,8 @@
 """`make run`: the main job, seen at work.
 
 Three pods on one SQLite file and the local queue; orders are published, a third of them twice; each is executed
-once. On a terminal the pods go on until Ctrl-C. Without one the program ends, with 0 only if the counts are right.
+once. So are an order for later, when its time has come, and a recurring job, at each of its times. On a terminal the
+pods go on until Ctrl-C. Without one the program ends, with 0 only if the counts are right.
 """
 
 from __future__ import annotations
@@ -13,17 +14,23 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from bridge.config.model import LocalSourceSection
+from bridge.demo import place_order
 from bridge.publish import Outgoing
 from bridge.sources.local import publish_local
+from scheduler import Scheduler
 from scheduler.job import JobState
 from scheduler.storage import Storage, open_storage
 
 PODS = 3
 ORDERS = 200
 DUPLICATES = 100
+DELAY = 1.0
+"""Seconds until the order for later."""
+TICKS = 2
 DEADLINE = 60.0
 
 CONFIGURATION = """\
@@ -32,6 +39,8 @@ sources:
   orders: {queue: orders, batch: {max: 10}}
 routes:
   - {name: order-placed, from: orders, handler: "bridge.demo:place_order"}
+recurring:
+  tick: {every: 1s, handler: "bridge.demo:tick"}
 pod: {heartbeat: 2s, workers: 4}
 """
 
@@ -47,11 +56,10 @@ def main() -> int:
     try:
         print(f"{PODS} pods share {folder / 'jobbridge.db'}", flush=True)
         _publish(folder)
-        if not _wait_until_done(storage):
-            print(f"the orders were not done within {DEADLINE:.0f} s: see {folder}", file=sys.stderr)
-            return 1
-        right = _show(storage, folder)
+        right = _orders(storage, folder) and _later(storage, folder) and _ticks(folder)
         keep = not right
+        if not right:
+            print(f"THIS IS NOT AS PROMISED: see {folder}", file=sys.stderr)
         if right and sys.stdout.isatty():
             _stay(folder)
         return 0 if right else 1
@@ -87,29 +95,64 @@ def _publish(folder: Path) -> None:
     print(f"published {count} messages: {ORDERS} orders, {DUPLICATES} of them twice", flush=True)
 
 
-def _wait_until_done(storage: Storage) -> bool:
+def _wait_until(done: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + DEADLINE
-    while time.monotonic() < deadline:
-        if storage.count_by_state()[JobState.SUCCEEDED] >= ORDERS and storage.depth("orders") == 0:
-            return True
-        time.sleep(0.1)
-    return False
+    while not done():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
 
 
-def _show(storage: Storage, folder: Path) -> bool:
-    """What happened, counted outside the database too; whether it is what was promised."""
-    states = storage.count_by_state()
-    runs = [line.split() for line in (folder / "orders.log").read_text().splitlines()]
+def _states(storage: Storage) -> Counter[str]:
+    return Counter(str(job["state"]) for job in storage.list_jobs(route="order-placed", limit=10 * ORDERS))
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def _orders(storage: Storage, folder: Path) -> bool:
+    """What became of the orders, counted outside the database too; whether it is what was promised."""
+    _wait_until(lambda: _states(storage)[JobState.SUCCEEDED] >= ORDERS and storage.depth("orders") == 0)
+    states = _states(storage)
+    runs = [line.split() for line in _lines(folder / "orders.log")]
     times = Counter(words[0] for words in runs)
     by_pod = Counter(words[2] for words in runs)
-    print(f"jobs: {', '.join(f'{name} {number}' for name, number in states.items() if number)}")
+    print(f"jobs: {', '.join(f'{name} {number}' for name, number in states.items())}")
     for pod, number in sorted(by_pod.items()):
         print(f"  executed by the pod with {pod}: {number}")
     again = sum(number - 1 for number in times.values())
     print(f"orders executed: {len(times)}, of them more than once: {again}")
-    right = len(times) == ORDERS and not again and states[JobState.SUCCEEDED] == sum(states.values()) == ORDERS
-    print("each order was executed once" if right else "THE COUNTS ARE WRONG", flush=True)
+    right = len(times) == ORDERS and not again and states == {JobState.SUCCEEDED: ORDERS}
+    print("each order was executed once" if right else "the counts are wrong", flush=True)
     return right
+
+
+def _later(storage: Storage, folder: Path) -> bool:
+    """An order that a program schedules: executed once, and not before its time."""
+    scheduler = Scheduler(f"sqlite:///{folder / 'jobbridge.db'}")
+    asked = scheduler.schedule(place_order, {"id": 7, "amount": 12.5}, correlation_id="later", delay=DELAY)
+    scheduler.close()
+
+    def found() -> dict[str, object]:
+        return storage.find_jobs(str(asked.id))[0]
+
+    done = _wait_until(lambda: found()["state"] == JobState.SUCCEEDED)
+    job = found()
+    waited = (int(str(job["started_at"])) - int(str(job["created_at"]))) / 1e6 if done else 0.0
+    times = sum(line.startswith("later ") for line in _lines(folder / "orders.log"))
+    print(f"an order scheduled for {DELAY:.0f} s later: executed {times}x, after {waited:.2f} s", flush=True)
+    return times == 1 and waited >= DELAY
+
+
+def _ticks(folder: Path) -> bool:
+    """The recurring job: at each of its times, whoever is master, executed once."""
+    _wait_until(lambda: len(_lines(folder / "ticks.log")) >= TICKS)
+    times = Counter(_lines(folder / "ticks.log"))
+    again = sum(number - 1 for number in times.values())
+    print(f"a job recurring every second: executed at {len(times)} of its times, more than once: {again}", flush=True)
+    return len(times) >= TICKS and not again
 
 
 def _stay(folder: Path) -> None:
@@ -122,6 +165,7 @@ The pods go on until Ctrl-C. In another terminal:
   {python} publish orders '{{"id": 1007}}' --correlation-id order-1007               # no amount: a dead letter
   {python} status
   {python} jobs list --limit 5
+  {python} recurring list
   {python} dead-letters list
 Then kill one pod (kill -9), publish more, and see `{python} servers`.""",
         flush=True,

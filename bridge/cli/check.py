@@ -12,16 +12,22 @@ import click
 from bridge.cli.exits import Unreachable
 from bridge.cli.options import config_option, opened
 from bridge.cli.output import print_json
-from bridge.config.mistakes import Mistake, count_line, path_text
+from bridge.config.mistakes import Mistake, count_line, path_text, printable
 
 if TYPE_CHECKING:
-    from bridge.config.load import Examined
+    from bridge.config.document import Document
     from bridge.config.mistakes import Path as TreePath
+    from bridge.config.model import Configuration
+
+_MOST_READ = 100_000
+"""Jobs of each state: those that no pod has a handler for are soon the oldest."""
+_AWAY = ("store", "unreachable")
 
 
 @click.command()
 @config_option
 @click.option("--connect", is_flag=True, help="Also ask the store and the brokers: do they answer, do they fit?")
+@click.option("--against-store", is_flag=True, help="Also ask the store for jobs whose handler is not known here.")
 @click.option("--strict", is_flag=True, help="Warnings are mistakes too.")
 @click.option(
     "-o",
@@ -31,7 +37,9 @@ if TYPE_CHECKING:
     help="How to print; github: as annotations of a workflow.",
 )
 @click.pass_context
-def check(context: click.Context, config: Path | None, connect: bool, strict: bool, output: str) -> None:
+def check(
+    context: click.Context, config: Path | None, connect: bool, against_store: bool, strict: bool, output: str
+) -> None:
     """Show all mistakes of the configuration.
 
     Handlers are imported, nothing is run.
@@ -39,16 +47,18 @@ def check(context: click.Context, config: Path | None, connect: bool, strict: bo
     from bridge.config.load import examine
 
     sys.path.insert(0, "")
-    examined = examine(config, import_handlers=True)
-    mistakes = list(examined.mistakes)
-    reachable = True
-    if connect and examined.configuration is not None:
-        found = _connect(examined)
-        mistakes += found
-        reachable = all(mistake.severity == "warning" for mistake in found)
-    _print(mistakes, output)
-    wrong = examined.configuration is None or (strict and bool(mistakes))
-    context.exit(4 if not reachable else 3 if wrong else 0)
+    configuration, mistakes, document = examine(config, import_handlers=True)
+    asked: list[Mistake] = []
+    if configuration is not None and document is not None:
+        if connect or against_store:
+            asked += _store(configuration, document, against_store)
+        if connect:
+            asked += _brokers(configuration, document)
+    found = [*mistakes, *asked]
+    _print(found, output)
+    away = any(mistake.code in _AWAY and mistake.severity == "error" for mistake in asked)
+    wrong = any(mistake.severity == "error" for mistake in found) or (strict and bool(found))
+    context.exit(4 if away else 3 if wrong else 0)
 
 
 def _print(mistakes: list[Mistake], output: str) -> None:
@@ -65,24 +75,43 @@ def _print(mistakes: list[Mistake], output: str) -> None:
     click.echo(count_line(mistakes), err=output in ("ndjson", "tsv", "github"))
 
 
-def _connect(examined: Examined) -> list[Mistake]:
-    """What the store and the brokers say."""
+def _said(document: Document, path: TreePath, code: str, message: str, severity: str = "error") -> Mistake:
+    return Mistake(code, document.place(path), path_text(path), message, severity)
+
+
+def _store(configuration: Configuration, document: Document, jobs_too: bool) -> list[Mistake]:
+    """Whether the store can be used, and which of its jobs nobody could run."""
+    from bridge.assembly import assemble
+    from scheduler.job import JobState
+
+    path = ("store",)
+    try:
+        with opened(configuration) as storage:
+            counted = storage.count_by_handler(_MOST_READ) if jobs_too else {}
+    except Unreachable as error:
+        return [_said(document, path, "store", error.message)]
+    known = assemble(configuration).registry
+    return [
+        _said(
+            document,
+            path,
+            "unknown-handler-in-store",
+            f"{number:,} {state} job{'' if number == 1 else 's'} of the handler "
+            f'"{printable(handler)}", which is not known here: name it in a route or under handlers',
+            "warning" if state is JobState.FAILED else "error",
+        )
+        for (state, handler), number in counted.items()
+        if handler not in known
+    ]
+
+
+def _brokers(configuration: Configuration, document: Document) -> list[Mistake]:
+    """What the brokers say."""
     from bridge.config.model import AmqpSourceSection, KafkaSourceSection
     from bridge.probe import probe_amqp, probe_kafka
     from bridge.publish import BrokerUnreachable, PublishError
 
-    configuration, document = examined.configuration, examined.document
-    assert configuration is not None and document is not None
     found: list[Mistake] = []
-
-    def say(code: str, path: TreePath, message: str, severity: str) -> None:
-        found.append(Mistake(code, document.place(path), path_text(path), message, severity))
-
-    try:
-        with opened(configuration):
-            pass
-    except Unreachable as error:
-        say("store", ("store",), error.message, "error")
     for name, source in configuration.sources.items():
         path = ("sources", name)
         broker = configuration.brokers[source.broker] if source.broker is not None else None
@@ -93,10 +122,9 @@ def _connect(examined: Examined) -> list[Mistake]:
             elif broker is not None and isinstance(source, KafkaSourceSection):
                 warnings = probe_kafka(broker, source)
         except BrokerUnreachable as error:
-            say("unreachable", path, str(error), "error")
+            found.append(_said(document, path, "unreachable", str(error)))
         except PublishError as error:
-            say("broker", path, str(error), "warning")
+            found.append(_said(document, path, "broker", str(error), "warning"))
         else:
-            for warning in warnings:
-                say("broker", path, warning, "warning")
+            found += [_said(document, path, "broker", warning, "warning") for warning in warnings]
     return found

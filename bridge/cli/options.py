@@ -60,25 +60,22 @@ def configured(path: Path | None, *, import_handlers: bool = False) -> Configura
 
 
 @contextlib.contextmanager
-def opened(configuration: Configuration, *, may_migrate: bool = False) -> Iterator[Storage]:
+def opened(configuration: Configuration, *, may_migrate: bool = False, any_schema: bool = False) -> Iterator[Storage]:
     """The store, with a schema that fits; else the verb ends in one line.
 
     :param may_migrate: bring the schema up to date where `store.migrate` allows it.
+    :param any_schema: take it as it is.
     """
     from bridge.assembly import store
     from scheduler.storage import SchemaOutdated, StoreUnavailable
 
     storage = store(configuration, pool_size=1)
     try:
-        try:
+        with drivers_errors():
             if may_migrate and configuration.store.migrate == "auto":
                 storage.migrate()
-            else:
+            elif not any_schema:
                 storage.check_schema()
-        except (SchemaOutdated, StoreUnavailable):
-            raise
-        except Exception as error:  # a driver's own: a wrong password, a database that is not there
-            raise StoreUnavailable(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}") from None
         yield storage
     except StoreUnavailable as error:
         raise Unreachable(f"the store is not reachable: {error}") from None
@@ -86,6 +83,19 @@ def opened(configuration: Configuration, *, may_migrate: bool = False) -> Iterat
         raise Unreachable(str(error)) from None
     finally:
         storage.close()
+
+
+@contextlib.contextmanager
+def drivers_errors() -> Iterator[None]:
+    """What a driver says of a wrong password, or of a database that is not there: the store can't be used."""
+    from scheduler.storage import SchemaOutdated, StoreUnavailable
+
+    try:
+        yield
+    except (SchemaOutdated, StoreUnavailable):
+        raise
+    except Exception as error:
+        raise StoreUnavailable(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}") from None
 
 
 def each(

@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from bridge.config.section import Name, Section, Text
 from bridge.config.units import Duration, Rate
+from bridge.labels import checked_template
 from scheduler.cron import checked_cron, checked_timezone
 from scheduler.recurring import PREFIX, Recurring
 
@@ -96,6 +97,13 @@ def _label(value: str) -> str:
     raise PydanticCustomError("bad-label", "a label's value is correlation_id or header:NAME")
 
 
+def _title(value: str) -> str:
+    try:
+        return checked_template(value)
+    except ValueError as error:
+        raise PydanticCustomError("bad-title", "{why}", {"why": str(error)}) from None
+
+
 class Schedule(Section):
     header: Text
     """The header that says when: an RFC 3339 time, or seconds from now."""
@@ -118,9 +126,9 @@ class Route(Section):
     expires: Annotated[Duration, Field(gt=0)] | None = None
     lock: Annotated[str, AfterValidator(_lock)] | None = None
     lock_while_retrying: bool = True
-    title: Text | None = None
+    title: Annotated[Text, AfterValidator(_title)] | None = None
     """What people are shown of a job, with `{correlation_id}`, `{id}`, `{route}`, `{handler}`, `{source}` or
-    `{header:NAME}` in it."""
+    `{header:NAME}` in it; `{{` and `}}` are braces."""
     labels: dict[Name, Annotated[str, AfterValidator(_label)]] = {}
     """What people may look for: a name, and the place of its value, `header:NAME` or correlation_id."""
     concurrency: int | None = Field(None, ge=1, le=100_000)

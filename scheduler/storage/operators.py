@@ -21,6 +21,13 @@ Record = dict[str, object]
 
 _LISTED = [column for column in jobs.c if column.name not in {"token", "body"}]
 _LETTERS = [column for column in dead_letters.c if column.name != "body"]
+_UNDONE = {
+    JobState.SCHEDULED: (jobs.c.due_at,),
+    JobState.ENQUEUED: (jobs.c.lane, jobs.c.due_at),
+    JobState.PROCESSING: (),
+    JobState.FAILED: (jobs.c.due_at.desc(),),
+}
+"""Each with the order of its index."""
 _KEYS = frozenset({"id", "owner", "job_id", "last_job", "job_before"})
 
 
@@ -54,6 +61,19 @@ class Operators(Database):
         )
         with self.connection() as connection:
             return connection.execute(select(func.count()).select_from(waiting)).scalar_one()
+
+    def count_by_handler(self, bound: int) -> dict[tuple[JobState, str], int]:
+        """How many jobs of each handler are left to run, run, or failed; of each state no more than `bound` are read,
+        those first that wait longest."""
+        found: dict[tuple[JobState, str], int] = {}
+        for state, order in _UNDONE.items():
+            read = (
+                select(jobs.c.handler).where(jobs.c.state == in_state(state)).order_by(*order).limit(bound).subquery()
+            )
+            counted = select(read.c.handler, func.count()).group_by(read.c.handler).order_by(read.c.handler)
+            with self.connection() as connection:
+                found |= {(state, name): number for name, number in connection.execute(counted)}
+        return found
 
     def count_dead_letters(self) -> int:
         """How many dead letters are kept."""

@@ -1,7 +1,9 @@
-"""The schema's version: migrate to it, or check it."""
+"""The schema's version: migrate to it, print how, or check it."""
 
 import contextlib
+import io
 from collections.abc import Iterator
+from typing import TextIO
 
 from sqlalchemy import Connection, column, select, table
 
@@ -42,18 +44,31 @@ class Schema(Database):
         found = self.schema_version()
         if found is not None and found >= SCHEMA_VERSION:
             return False
-        # Alembic costs 9 MB: only who migrates pays for it.
-        from alembic import command
-        from alembic.config import Config
-
-        config = Config()
-        config.set_main_option("script_location", "scheduler.storage:migrations")
         with self.connection() as connection, self.migration_lock(connection):
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            _upgrade("head", connection=connection)
         return True
+
+    def migration_sql(self) -> str:
+        """The statements that `migrate` would run, for the database's own client; nothing is changed."""
+        found = self.schema_version()
+        if found is not None and found >= SCHEMA_VERSION:
+            return ""
+        printed = io.StringIO()
+        _upgrade(f"{found or 'base'}:head", printed, dialect=self.engine.dialect.name)
+        return printed.getvalue()
 
     @contextlib.contextmanager
     def migration_lock(self, connection: Connection) -> Iterator[None]:
         """One migration at a time, by whatever the database has for it."""
         raise NotImplementedError
+
+
+def _upgrade(revisions: str, printed: TextIO | None = None, **attributes: object) -> None:
+    # Alembic costs 9 MB: only who migrates pays for it.
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config(output_buffer=printed)
+    config.set_main_option("script_location", "scheduler.storage:migrations")
+    config.attributes.update(attributes)
+    command.upgrade(config, revisions, sql=printed is not None)

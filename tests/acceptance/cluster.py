@@ -59,6 +59,7 @@ class Cluster:
         workers: int = 8,
         grace: str = "20s",
         route: str = "",
+        migrate: bool = True,
     ) -> None:
         text = CONFIGURATION.format(
             store=store,
@@ -71,7 +72,8 @@ class Cluster:
         )
         (folder / "bridge.yaml").write_text(text)
         self._open(folder)
-        self.storage.migrate()
+        if migrate:
+            self.storage.migrate()
 
     @classmethod
     def over(cls, folder: Path) -> Self:
@@ -87,20 +89,23 @@ class Cluster:
         self.configuration = load(folder / "bridge.yaml", environ={})
         self.storage = store(self.configuration, pool_size=2)
 
-    def start(self, number: int = 1, *arguments: str) -> list[subprocess.Popen[bytes]]:
-        """Start so many pods more; they are in when this returns."""
+    def start(self, number: int = 1, *arguments: str, code: str = REPOSITORY) -> list[subprocess.Popen[bytes]]:
+        """Start so many pods more; they are in when this returns.
+
+        :param code: what comes first on their PYTHONPATH.
+        """
         before = len(self.storage.servers())
-        started = [self._pod(*arguments) for _ in range(number)]
+        started = [self._pod(*arguments, code=code) for _ in range(number)]
         assert wait_until(lambda: len(self.storage.servers()) >= before + number, 30), self.log()
         return started
 
-    def _pod(self, *arguments: str) -> subprocess.Popen[bytes]:
+    def _pod(self, *arguments: str, code: str = REPOSITORY) -> subprocess.Popen[bytes]:
         name = f"pod-{len(self.pods) + len(self.ended)}"
         with (self.folder / "pods.log").open("ab") as log:
             pod = subprocess.Popen(
                 [sys.executable, "-m", "bridge.cli.main", "run", "--log-format", "text", *arguments],
                 cwd=self.folder,
-                env=os.environ | {"PYTHONPATH": REPOSITORY, "POD_NAME": name},
+                env=os.environ | {"PYTHONPATH": code, "POD_NAME": name},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -145,6 +145,19 @@ def test_counts_are_exact_and_name_every_state(storage: Storage) -> None:
     assert [storage.backlog(bound) for bound in (1, 6, 7, 8, 1000)] == [1, 6, 7, 7, 7]
 
 
+def test_the_handlers_of_what_is_left_to_do_are_counted(storage: Storage) -> None:
+    """By state, without what ended well, and of each state no further than the bound, the oldest first."""
+    assert storage.count_by_handler(10) == {}
+    for state in JobState:
+        force(storage, in_state(storage, state), handler="gone")
+    put(storage, some_jobs(5, handler="new"))
+    undone = (JobState.SCHEDULED, JobState.ENQUEUED, JobState.PROCESSING, JobState.FAILED)
+    assert storage.count_by_handler(10) == dict.fromkeys(((state, "gone") for state in undone), 1) | {
+        (JobState.ENQUEUED, "new"): 5
+    }
+    assert storage.count_by_handler(1) == dict.fromkeys(((state, "gone") for state in undone), 1)
+
+
 def test_lists_filter_and_leave_the_bodies_out(storage: Storage) -> None:
     """By state, route, handler and source; the newest first, up to the limit."""
     put(storage, [job(k, route=f"r{k % 2}", handler=f"h{k % 3}", source=f"s{k % 5}") for k in range(30)])

@@ -1,5 +1,6 @@
 """The migrated schema is what the statements are written for, on every database and by any number of migrators."""
 
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -7,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from pymysql.constants import CLIENT
 from sqlalchemy import inspect, text, update
 from sqlalchemy.exc import DBAPIError
 
@@ -119,6 +121,57 @@ def migrate(storage: Storage, _: object) -> bool:
     storage.migrate()
     storage.check_schema()
     return True
+
+
+def _shape(storage: Storage) -> dict[str, object]:
+    """The tables, their columns, keys and indexes."""
+    inspector = inspect(storage.engine)
+    return {
+        table: (
+            [(one["name"], str(one["type"]), one["nullable"]) for one in inspector.get_columns(table)],
+            inspector.get_pk_constraint(table)["constrained_columns"],
+            sorted((str(one["name"]), one["column_names"]) for one in inspector.get_indexes(table)),
+            sorted(one["column_names"] for one in inspector.get_unique_constraints(table)),
+        )
+        for table in inspector.get_table_names()
+    }
+
+
+def _apply(storage: Storage, statements: str) -> None:
+    """As one script, by the driver alone."""
+    if storage.engine.dialect.name == "mysql":
+        url = storage.engine.url.update_query_dict({"client_flag": str(CLIENT.MULTI_STATEMENTS)})
+        storage = open_storage(url.render_as_string(hide_password=False))
+    driver = storage.engine.raw_connection()
+    cursor = driver.cursor()
+    if isinstance(cursor, sqlite3.Cursor):
+        cursor.executescript(statements)
+    else:
+        cursor.execute(statements)
+        while cursor.nextset():
+            pass
+    driver.close()
+    storage.close()
+
+
+def test_the_printed_statements_are_those_of_the_migration(fresh: Storage) -> None:
+    """On an empty database all of them, on an older one the rest; asking for them changes nothing."""
+    everything = fresh.migration_sql()
+    first, _, second = everything.partition("-- Running upgrade 0001 -> 0002\n")
+    assert fresh.schema_version() is None and inspect(fresh.engine).get_table_names() == []
+    _apply(fresh, first)
+    assert fresh.schema_version() == "0001"
+    assert fresh.migration_sql().partition("0001 -> 0002\n")[2] == second
+    assert fresh.schema_version() == "0001"
+    _apply(fresh, second)
+    assert fresh.migration_sql() == ""
+    assert not fresh.migrate()
+    printed = _shape(fresh)
+    with fresh.engine.connect() as connection:
+        metadata.drop_all(connection)
+        connection.execute(text(f"DROP TABLE {VERSION_TABLE}"))
+    assert fresh.migrate()
+    assert _shape(fresh) == printed
 
 
 def test_processes_that_migrate_at_once_all_succeed(fresh: Storage, racers: Racers) -> None:

@@ -39,6 +39,15 @@ def test_a_good_file_has_no_mistakes(tmp_path: Path) -> None:
 ROUTE = "sources: {demo: {queue: demo}}\nroutes:\n  - name: demo\n    from: demo\n    handler: shop:place\n"
 
 GOLDEN = {
+    "a title with an unknown placeholder": (
+        ROUTE + "    title: 'order {body}'\n",
+        "bridge.yaml:6:12: error[bad-title] routes[0].title: an unknown placeholder: known are {correlation_id}, {id}, "
+        "{route}, {handler}, {source} and {header:NAME}",
+    ),
+    "a title with half a pair of braces": (
+        ROUTE + "    title: 'order {'\n",
+        "bridge.yaml:6:12: error[bad-title] routes[0].title: a brace that stands alone: write {{ or }}",
+    ),
     "a misspelt key": (
         ROUTE + "    retires: 5\n",
         'bridge.yaml:6:5: error[unknown-key] routes[0].retires: did you mean "retries"?',

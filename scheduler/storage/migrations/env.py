@@ -1,4 +1,4 @@
-"""Alembic's entry point: migrates over the connection that `migrate.py` hands it."""
+"""Alembic's entry point: migrates over the connection that `schema.py` hands it, or prints for a dialect."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from alembic import context
 from scheduler.storage.tables import VERSION_TABLE, metadata
 
 context.configure(
-    connection=context.config.attributes["connection"],
+    connection=context.config.attributes.get("connection"),
+    dialect_name=context.config.attributes.get("dialect"),
     target_metadata=metadata,
     version_table=VERSION_TABLE,
     transactional_ddl=False,

@@ -7,9 +7,14 @@ from sqlalchemy import BigInteger, Column
 from scheduler.storage import columns
 
 
+def database() -> str:
+    """What is migrated, also where there is no connection and the statements are only printed."""
+    return op.get_context().dialect.name
+
+
 def innodb() -> bool:
     """Whether rows lie in the order of the primary key, and no index can leave rows out."""
-    return op.get_bind().dialect.name in ("mysql", "mariadb")
+    return database() in ("mysql", "mariadb")
 
 
 def digest_key(name: str = "id") -> list[Column[object]]:

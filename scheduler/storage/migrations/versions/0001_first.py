@@ -5,7 +5,7 @@ from alembic import op
 from sqlalchemy import BigInteger, Column, Integer, SmallInteger
 
 from scheduler.storage import columns
-from scheduler.storage.migrations.steps import create, digest_key, index, innodb
+from scheduler.storage.migrations.steps import create, database, digest_key, index, innodb
 
 revision = "0001"
 down_revision = None
@@ -72,7 +72,7 @@ def _index_jobs() -> None:
         index("jobbridge_jobs_scheduled", ["due_at"], "state = 'SCHEDULED'")
         index("jobbridge_jobs_processing", ["owner"], "state = 'PROCESSING'")
         index("jobbridge_jobs_finished", ["due_at"], _FINISHED)
-    if op.get_bind().dialect.name == "postgresql":
+    if database() == "postgresql":
         # The table's hot part is small and turns over fast; the defaults wait for a fifth of all rows ever kept.
         op.execute(
             "ALTER TABLE jobbridge_jobs SET"
