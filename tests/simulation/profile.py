@@ -50,7 +50,7 @@ TERMS = ("locked", "limited", "delayed", "expiring", "transactional", "publishin
 CONCURRENCY = 2
 DELAY = 2.0
 EXPIRES = 4.0
-EVERY = 3.0
+EVERY = 4.0
 """Seconds between the ticks of the recurring job."""
 TIMEOUT = 16.0
 
@@ -78,8 +78,8 @@ class Profile:
             kind: most * random.choice((0.2, 1.0)) for kind, most in STATEMENT_FAULTS.items() if random.random() < 0.4
         }
         self.kinds = [random.choice(ALWAYS), *(kind for kind in KINDS if random.random() < 0.5)]
-        self.terms = random.sample(TERMS, random.choice((2, 3, 4)))
-        self.ticks = random.random() < 0.5
+        self.terms = random.sample(TERMS, random.choice((1, 2, 3)))
+        self.ticks = random.random() < 0.35
 
     def configuration(self) -> dict[str, object]:
         """As the file would write it."""
