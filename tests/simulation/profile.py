@@ -49,7 +49,7 @@ TERMS = ("locked", "limited", "delayed", "expiring", "transactional", "publishin
 
 CONCURRENCY = 2
 DELAY = 2.0
-EXPIRES = 4.0
+EXPIRES = 1.0
 EVERY = 4.0
 """Seconds between the ticks of the recurring job."""
 TIMEOUT = 16.0
@@ -90,12 +90,13 @@ class Profile:
             "facts": {"broker": "kafka", "topic": "facts", "group": "facts", "delivery": "every-pod"},
             "local": {"queue": "local"},
         }
+        tick = {"every": f"{EVERY}s", "handler": HANDLER, "overlap": "allow", "misfire_grace": "10s"}
         return {
             "store": {"url": "sqlite:///simulated.db", "migrate": "check"},
             "brokers": {"rabbit": "amqp://rabbit/", "kafka": "kafka://kafka:9092"},
             "sources": {name: sections[name] | {"batch": {"max": 10}} for name in self.sources},
             "routes": [self._route(name, term) for name in self.sources for term in (*self.terms, "")],
-            "recurring": {"tick": {"every": f"{EVERY}s", "handler": HANDLER, "overlap": "allow"}} if self.ticks else {},
+            "recurring": {"tick": tick} if self.ticks else {},
             "pod": {"name": "pod", "workers": self.workers, "heartbeat": f"{self.heartbeat}s"},
         }
 
