@@ -91,6 +91,7 @@ class Terms:
             case "limited":
                 asked = new.limit_key is not None and new.state == JobState.ENQUEUED
             case "delayed":
+                self.reached["delays"] += 1
                 asked = new.state == JobState.SCHEDULED and new.due_at - new.clock >= DELAY * 1e6
             case "expiring":
                 asked = new.expires_at == new.clock + EXPIRES * 1e6
