@@ -63,16 +63,16 @@ TERMS: list[dict[str, Any]] = [
     {},
     {},
     {},
-    {"lock_key": RED},
-    {"lock_key": RED},
-    {"lock_key": BLUE, "limit_key": FEW.key},
-    {"lock_key": BLUE, "delay_us": 1000},
     {"lock_key": RED, "expires_us": 60_000_000},
+    {"lock_key": RED},
+    {"lock_key": BLUE, "limit_key": FEW.key, "expires_us": HOUR},
+    {"lock_key": BLUE, "delay_us": 1000},
+    {"expires_us": 60_000_000},
     {"limit_key": FEW.key},
     {"limit_key": FEW.key},
     {"limit_key": FEW.key, "delay_us": HOUR, "expires_us": 2 * HOUR},
     {"at_us": EPOCH + HOUR},
-    {"expires_us": 1000},
+    {"lock_key": RED},
 ]
 """What a job has to wait for; the first of them for a worker alone."""
 
@@ -361,6 +361,8 @@ class StorageMachine(RuleBasedStateMachine):
     def maintain(self, limit: int) -> None:
         self._promote(limit, 1000)
         self.the_rows_are_those_of_the_model()
+        self._pass_on_forgotten()
+        self.the_rows_are_those_of_the_model()
         self._purge(limit, 1000)
 
     @rule(limit=limits, moment=moments)
@@ -414,6 +416,9 @@ class StorageMachine(RuleBasedStateMachine):
     @rule()
     def pass_on_forgotten(self) -> None:
         """What was expired, rescued for the last time or purged had a lock."""
+        self._pass_on_forgotten()
+
+    def _pass_on_forgotten(self) -> None:
         self._tick()
         forgotten = self.model.forgotten()
         assert self.storage.pass_on_forgotten() == len(forgotten)
