@@ -312,7 +312,7 @@ class StorageMachine(RuleBasedStateMachine):
         ends=st.lists(
             st.tuples(
                 places,
-                st.sampled_from(["success", "dropping", "retry", "let go", "failure", "back", "snooze"]),
+                st.sampled_from(["success", "success", "dropping", "retry", "let go", "failure", "back", "snooze"]),
                 st.sampled_from(["", "", "", "", "fenced", "fenced", "owner", "version"]),
                 delays,
             ),
@@ -466,8 +466,8 @@ class StorageMachine(RuleBasedStateMachine):
 
     @rule(
         place=places,
-        state=st.sampled_from([*JobState, None]),
-        act=st.sampled_from(["requeue", "requeue", "delete", "run-now", "cancel"]),
+        state=st.sampled_from([*JobState, *sorted(FINISHED), JobState.SUCCEEDED, None]),
+        act=st.sampled_from(["requeue", "requeue", "requeue", "delete", "run-now", "cancel"]),
         retention=delays,
     )
     def operate(self, place: int, state: JobState | None, act: str, retention: int) -> None:
