@@ -59,10 +59,13 @@ def due_lane() -> ColumnElement[int]:
     return case((jobs.c.lane == LOCKED, LOCKED), else_=waiting_lane(jobs.c.rescues))
 
 
-_HOLDS = (jobs.c.state == JobState.PROCESSING.value) | (
-    jobs.c.state.in_((JobState.ENQUEUED.value, JobState.SCHEDULED.value)) & (jobs.c.lane != LOCKED)
+_HOLDS = exists().where(
+    jobs.c.id == locks.c.job_id,
+    jobs.c.lock_key == locks.c.key,
+    (jobs.c.state == JobState.PROCESSING.value)
+    | (jobs.c.state.in_((JobState.ENQUEUED.value, JobState.SCHEDULED.value)) & (jobs.c.lane != LOCKED)),
 )
-"""Whether a job that a lock names still needs it."""
+"""Whether the job that a lock names still needs it. One that was purged may have come again with another lock."""
 
 
 class Gates(Database):
@@ -104,7 +107,6 @@ class Gates(Database):
 
     @cached_property
     def _holders(self) -> Select[*tuple[object, ...]]:
-        holds = exists().where(jobs.c.id == locks.c.job_id, _HOLDS)
         following = (
             select(jobs.c.id)
             .where(jobs.c.lock_key == locks.c.key, jobs.c.state == state(JobState.ENQUEUED), jobs.c.lane == _LOCKED)
@@ -112,12 +114,14 @@ class Gates(Database):
             .limit(_FIRST)
             .scalar_subquery()
         )
-        return select(locks.c.key, holds.label("holds"), following.label("next")).where(self.among(locks.c.key, "keys"))
+        return select(locks.c.key, _HOLDS.label("holds"), following.label("next")).where(
+            self.among(locks.c.key, "keys")
+        )
 
     def pass_on_forgotten(self) -> int:
         """What a pod that died between two steps left: locks whose job has ended, jobs that wait for a lock which
         nobody holds. How many keys were looked after."""
-        ended = select(locks.c.key).where(~exists().where(jobs.c.id == locks.c.job_id, _HOLDS)).limit(SWEEP)
+        ended = select(locks.c.key).where(~_HOLDS).limit(SWEEP)
         waiting = (
             select(jobs.c.lock_key)
             .where(

@@ -154,6 +154,17 @@ def test_what_a_dead_pod_left_undone_is_found(storage: Storage) -> None:
     assert storage.pass_on_forgotten() == 0
 
 
+def test_a_lock_does_not_wait_for_a_job_that_came_again_with_another(storage: Storage) -> None:
+    """Its holder ended, was purged before anybody looked, and now has a lock of its own."""
+    put(storage, locked("red", 2, RED))
+    storage.claim(A, ["h"], 1)
+    assert storage.rescue(A, max_rescues=0, retention_us=0) == 1
+    assert storage.purge() == 1
+    put(storage, [job("red-0", lock_key=BLUE)])
+    assert storage.pass_on_forgotten() == 1
+    assert names(storage.claim(A, ["h"], 5)) == ["red-1", "red-0"]
+
+
 def work_off(storage: Storage, place: int) -> list[tuple[str, int, int]]:
     """Claim and finish until all is done, with batches that race; which job ran from when to when."""
     server, random = bytes([place + 1]) * 16, Random(place)

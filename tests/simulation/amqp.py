@@ -170,7 +170,7 @@ class Channel:
         while self.incoming:
             tag, published = self.incoming.popleft()
             method = pika.spec.Basic.Deliver("consumer", tag, published.delivered > 1, "", published.source)
-            properties = pika.BasicProperties(correlation_id=published.correlation)
+            properties = pika.BasicProperties(correlation_id=published.correlation, headers=published.headers or None)
             self._on_message(self, method, properties, published.body)
 
     def give_back(self) -> None:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from scheduler.inflight import Run
 from scheduler.job import FINISHED, TRANSITIONS, JobState
+from scheduler.outbox import PREFIX
+from tests.simulation.terms import TICKS, Terms, gets_lock
 from tests.simulation.traffic import Published
 
 if TYPE_CHECKING:
@@ -52,6 +54,10 @@ class Change(NamedTuple):
     namespace: str
     correlation: bytes
     body: bytes | None
+    lane: int
+    lock_key: bytes | None
+    limit_key: bytes | None
+    expires_at: int | None
 
 
 class Checker:
@@ -74,7 +80,9 @@ class Checker:
         self._starts: Counter[Claim] = Counter()
         self._started_at: dict[Claim, float] = {}
         self._done: set[Claim] = set()
+        self._undone: set[Claim] = set()
         self._servers: set[bytes] = set()
+        self.terms = Terms(world, self._rows, self._known, self.violated)
 
     def violated(self, promise: str, text: str) -> None:
         """A promise is broken."""
@@ -103,6 +111,7 @@ class Checker:
             self.violated("I7", f"{pod.label} started {_name(job.key)} version {job.version} once more")
         if job.owner not in pod.registrations:
             self.violated("I7", f"{pod.label} started {_name(job.key)}, which another claimed")
+        self.terms.started(pod, run)
         until = pod.beats[-1] + (TIMEOUT_INTERVALS - 0.5) * pod.interval
         if self.world.now > until:
             self.violated("I10", f"{pod.label} started {_name(job.key)} {self.world.now - until:.3f} s after its trust")
@@ -114,7 +123,15 @@ class Checker:
         if self.world.now > untrusted + CANCELLING and not run.cancelled and not stopped:
             self.violated("I10", f"{pod.label} ran {_name(run.job.key)} on without trust, and did not cancel it")
         if error is None:
-            self._done.add((run.job.key, run.job.version, run.job.owner))
+            self.done(run)
+
+    def done(self, run: Run) -> None:
+        """A handler has done its work well, and its success may be written."""
+        self._done.add((run.job.key, run.job.version, run.job.owner))
+
+    def undone(self, run: Run) -> None:
+        """Whether a transactional handler's work was committed is not known to its pod."""
+        self._undone.add((run.job.key, run.job.version, run.job.owner))
 
     # The history.
 
@@ -134,6 +151,10 @@ class Checker:
                     self._servers.add(change.id)
                 case "strike off":
                     self._struck_off(change)
+                case "effect":
+                    self.terms.wrote(change)
+                case "step":
+                    self.terms.stepped(change)
                 case "letter":
                     self._letters.add((change.namespace, change.body or b""))
                 case _:
@@ -145,16 +166,17 @@ class Checker:
         key = (new.namespace, new.correlation)
         if any((row.namespace, row.correlation) == key for row in self._rows.values() if row.id != new.id):
             self.violated("I2", f"{key} has two rows")
-        if new.body not in self.world.traffic.bodies.get(key, ()):
+        if new.namespace != TICKS and new.body not in self.world.traffic.bodies.get(key, ()):
             self.violated("I3", f"nobody published the body of {key}")
-        enqueued = (new.state, new.version, new.owner) == (JobState.ENQUEUED, 0, None)
+        waits = new.state in (JobState.ENQUEUED, JobState.SCHEDULED) and (new.version, new.owner) == (0, None)
         claimed = (new.state, new.version) == (JobState.PROCESSING, 1) and new.owner is not None
-        if not enqueued and not claimed:
+        if not waits and not claimed:
             self.violated("I9", f"{_name(new.id)} was born as {new.state}, version {new.version}")
         self.jobs += key not in self._known
         self._known.add(key)
         self._rows[new.id] = new
         self._claim(new)
+        self.terms.inserted(new)
 
     def _claim(self, new: Change) -> None:
         if new.state == JobState.PROCESSING and new.owner is not None:
@@ -163,6 +185,10 @@ class Checker:
     def _updated(self, new: Change) -> None:
         old = self._rows.get(new.id, new)
         self._rows[new.id] = new
+        if gets_lock(old, new):
+            self.terms.given(new)
+            return
+        self.terms.moved(old, new, operated=new.writer == OPERATOR)
         if new.version != old.version + 1:
             self.violated("I7", f"{_name(new.id)} went from version {old.version} to {new.version}")
         if new.state not in TRANSITIONS[JobState(old.state)]:
@@ -196,6 +222,7 @@ class Checker:
         if (
             new.state == JobState.ENQUEUED
             and claim in self._started_at
+            and claim not in self._undone
             and not (owner.draining or owner.hits or _lost_trust(owner, self._started_at[claim], new.at))
         ):
             self.violated("I7", f"{_name(old.id)} was handed back by {owner.label}, which nothing had hit")
@@ -236,8 +263,12 @@ class Checker:
             self.violated("I14", f"{pod.label} was struck off alive, {gone.at - beat:.3f} s after its beat")
 
     def _acked_locally(self, gone: Change) -> None:
+        place = gone.namespace, gone.body or b""
+        if gone.namespace.startswith(PREFIX):
+            self.terms.left(gone.namespace.removeprefix(PREFIX), place[1])
+            return
         self.acks += 1
-        published = self.world.local.pop((gone.namespace, gone.body or b""))
+        published = self.world.traffic.sent.get(place) or self.world.local.pop(place)
         self._has_place(published, "the local queue was told of")
 
     # The end.
@@ -247,14 +278,15 @@ class Checker:
         self.read()
         for one in published:
             self._has_place(one, "lost:")
-        plans = self.world.traffic.plans
+        self.terms.finish()
         for row in self._rows.values():
-            plan = plans[row.namespace, row.correlation]
+            plan = self.world.traffic.plan(row.namespace, row.correlation)
             if row.state not in FINISHED:
                 self.violated("I17", f"{_name(row.id)} is {row.state} in the end")
             if row.state == JobState.SUCCEEDED and plan.kills:
                 self.violated("I11", f"{_name(row.id)} succeeded and kills its pod")
-            if row.state == JobState.FAILED and row.rescues <= MAX_RESCUES and not plan.failures and not plan.hangs:
+            fails = plan.failures or plan.hangs or plan.broken
+            if row.state == JobState.FAILED and row.rescues <= MAX_RESCUES and not fails:
                 self.violated("I11", f"{_name(row.id)} is FAILED after {row.rescues} rescues and no failure")
 
     def unfinished(self) -> dict[str, int]:

@@ -25,22 +25,23 @@ HISTORY = """
 CREATE TABLE sim_history (
     seq INTEGER PRIMARY KEY, at REAL, clock INTEGER, writer INTEGER, op TEXT, id BLOB, version INTEGER,
     state TEXT, owner BLOB, attempts INTEGER, rescues INTEGER, due_at INTEGER, namespace TEXT,
-    correlation BLOB, body BLOB
+    correlation BLOB, body BLOB, lane INTEGER, lock_key BLOB, limit_key BLOB, expires_at INTEGER
 );
+CREATE TABLE sim_effects (job BLOB, version INTEGER);
 CREATE TRIGGER sim_inserted AFTER INSERT ON jobbridge_jobs BEGIN
     INSERT INTO sim_history VALUES (NULL, sim_time(), sim_now(), sim_writer(), 'insert', NEW.id, NEW.version,
         NEW.state, NEW.owner, NEW.attempts, NEW.rescues, NEW.due_at, NEW.namespace,
-        NEW.correlation_bytes, NEW.body);
+        NEW.correlation_bytes, NEW.body, NEW.lane, NEW.lock_key, NEW.limit_key, NEW.expires_at);
 END;
 CREATE TRIGGER sim_updated AFTER UPDATE ON jobbridge_jobs BEGIN
     INSERT INTO sim_history VALUES (NULL, sim_time(), sim_now(), sim_writer(), 'update', NEW.id, NEW.version,
         NEW.state, NEW.owner, NEW.attempts, NEW.rescues, NEW.due_at, NEW.namespace,
-        NEW.correlation_bytes, NEW.body);
+        NEW.correlation_bytes, NEW.body, NEW.lane, NEW.lock_key, NEW.limit_key, NEW.expires_at);
 END;
 CREATE TRIGGER sim_deleted AFTER DELETE ON jobbridge_jobs BEGIN
     INSERT INTO sim_history VALUES (NULL, sim_time(), sim_now(), sim_writer(), 'delete', OLD.id, OLD.version,
         OLD.state, OLD.owner, OLD.attempts, OLD.rescues, OLD.due_at, OLD.namespace,
-        OLD.correlation_bytes, OLD.body);
+        OLD.correlation_bytes, OLD.body, OLD.lane, OLD.lock_key, OLD.limit_key, OLD.expires_at);
 END;
 CREATE TRIGGER sim_letter AFTER INSERT ON jobbridge_dead_letters BEGIN
     INSERT INTO sim_history (at, writer, op, namespace, body)
@@ -49,6 +50,15 @@ END;
 CREATE TRIGGER sim_acked AFTER DELETE ON jobbridge_messages BEGIN
     INSERT INTO sim_history (at, writer, op, namespace, body)
         VALUES (sim_time(), sim_writer(), 'acked', OLD.queue, OLD.body);
+END;
+CREATE TRIGGER sim_effect AFTER INSERT ON sim_effects BEGIN
+    INSERT INTO sim_history (at, writer, op, id, version)
+        VALUES (sim_time(), sim_writer(), 'effect', NEW.job, NEW.version);
+END;
+CREATE TRIGGER sim_stepped AFTER UPDATE OF next_at ON jobbridge_recurring BEGIN
+    INSERT INTO sim_history (at, clock, writer, op, namespace, state, due_at, expires_at, attempts)
+        VALUES (sim_time(), sim_now(), sim_writer(), 'step', NEW.name, NEW.note, OLD.next_at, NEW.next_at,
+            NEW.skipped - OLD.skipped);
 END;
 CREATE TRIGGER sim_registered AFTER INSERT ON jobbridge_servers BEGIN
     INSERT INTO sim_history (at, writer, op, id) VALUES (sim_time(), sim_writer(), 'register', NEW.id);

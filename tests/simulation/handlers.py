@@ -1,17 +1,17 @@
-"""The handler that all simulated routes run. What it does is planned by the run's `Desk`."""
+"""The handlers of all simulated routes. What they do is planned by the run's `Desk`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from scheduler import JobContext
+from scheduler import JobContext, job
 
 
 class Desk:
-    """Where the handler asks what to do; set for one call at a time."""
+    """Where a handler asks what to do: by its run, since others run between its statements."""
 
     def __init__(self) -> None:
-        self.called: Callable[[dict[str, object], JobContext], None] = lambda body, context: None
+        self.plans: dict[JobContext, Callable[[], None]] = {}
 
 
 DESK = Desk()
@@ -19,4 +19,10 @@ DESK = Desk()
 
 def handle(body: dict[str, object], context: JobContext) -> None:
     """Do as planned."""
-    DESK.called(body, context)
+    DESK.plans[context]()
+
+
+@job(transactional=True)
+def transact(body: dict[str, object], context: JobContext) -> None:
+    """The same, in the transaction of its job's success."""
+    DESK.plans[context]()

@@ -261,6 +261,7 @@ class Consumer:
 def _record(partition: TopicPartition, offset: int, published: Published) -> Record:
     published.delivered += 1
     headers = [] if published.correlation is None else [("correlation_id", published.correlation.encode())]
+    headers += [(name, value.encode()) for name, value in published.headers.items()]
     return Record(partition.topic, partition.partition, offset, headers, published.body)
 
 

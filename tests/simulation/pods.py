@@ -12,6 +12,8 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import text
+
 from bridge.config.model import AmqpSourceSection, Configuration, KafkaSourceSection, LocalSourceSection
 from bridge.pod import Pod
 from bridge.sources.local import LocalSource
@@ -20,16 +22,20 @@ from scheduler.executors import call
 from scheduler.inflight import Registration, Run
 from scheduler.loops import LoopThread
 from scheduler.storage import Storage
+from scheduler.worker import Undone
 from tests.simulation.amqp import SimAmqpSource
 from tests.simulation.driver import Connection, lost, words
 from tests.simulation.handlers import DESK
 from tests.simulation.kafka import SimKafkaSource
 from tests.simulation.source import NeverWaits
+from tests.simulation.traffic import Plan
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
 NEVER = float("inf")
+EFFECT = text("INSERT INTO sim_effects VALUES (:job, :version)")
+"""A transactional handler's own row."""
 
 
 class Crash(BaseException):
@@ -100,7 +106,7 @@ class SimPod:
         self.registrations: set[bytes] = set()
         self.beats = [float("-inf")]
         """When each beat that went well began."""
-        self.running: dict[Run, Actor] = {}
+        self.running: dict[Run, Actor | None] = {}
         self.actors: list[Actor] = []
         self.doing = ""
         self._connections: list[Connection] = []
@@ -209,17 +215,56 @@ class SimPod:
             return NEVER
         if self.executors.begin(run):
             plan, number = self.world.starts(self, run)
-            DESK.called = lambda body, context: self._handle(run, context.job.body)
-            error = call(run)
-            assert error is None, error
             failing = number <= plan.failures
+            if run.handler.options.transactional:
+                self._run_at_once(run, plan, failing=failing)
+                return 0.0 if self._has_runs() else NEVER
+            assert run.context is not None
+            DESK.plans[run.context] = lambda: self._handle(run, plan)
+            error = call(run)
+            del DESK.plans[run.context]
+            assert error is None, error
             seconds = 25.0 if plan.hangs and number == 1 else plan.seconds
             self._run_on(run, seconds, failing=failing, obeys=plan.obeys, kills=plan.kills)
         return 0.0 if self._has_runs() else NEVER
 
-    def _handle(self, run: Run, body: bytes) -> None:
-        if body != run.job.body:
+    def _handle(self, run: Run, plan: Plan) -> None:
+        assert run.context is not None
+        if run.context.job.body != run.job.body:
             self.world.checker.violated("I3", "a handler was given another body")
+        if plan.publishes:
+            run.context.publish(plan.publishes, self.world.traffic.publishing(run.job))
+
+    def _run_at_once(self, run: Run, plan: Plan, *, failing: bool) -> None:
+        """In one step: its transaction keeps all other writers out until it ends."""
+        context = run.context
+        assert context is not None
+        self.running[run] = None
+        DESK.plans[context] = lambda: self._write(run, plan, failing=failing)
+        try:
+            error = self.executors.call(run)
+        finally:
+            del DESK.plans[context], self.running[run]
+            self.world.checker.terms.returned(run)
+        if isinstance(error, Crash):
+            raise error
+        if isinstance(error, Undone):
+            self.world.checker.undone(run)
+        if self.executors.end(run, error):
+            self.world.ended(self, run, error)
+
+    def _write(self, run: Run, plan: Plan, *, failing: bool) -> None:
+        """What a transactional handler does."""
+        assert run.context is not None
+        plan.broken += 1
+        run.context.connection.execute(EFFECT, {"job": run.job.key, "version": run.job.version})
+        plan.broken -= 1
+        if plan.kills:
+            self.crash("a job killed it")
+            raise Crash
+        if failing:
+            raise Planned("as planned")
+        self.world.checker.done(run)
 
     def _run_on(self, run: Run, seconds: float, *, failing: bool, obeys: bool, kills: bool) -> None:
         ends_at = self.world.now + seconds
@@ -237,6 +282,7 @@ class SimPod:
 
         def over(error: BaseException | None) -> float:
             del self.running[run]
+            self.world.checker.terms.returned(run)
             self.actors.remove(actor)
             self.world.actors.remove(actor)
             if self.executors.end(run, error):

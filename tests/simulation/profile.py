@@ -44,6 +44,20 @@ SOURCES = ("orders", "events", "notes", "facts", "local")
 """AMQP shared, Kafka shared, AMQP to every pod, Kafka to every pod, the local queue."""
 
 
+TERMS = ("locked", "limited", "delayed", "expiring", "transactional", "publishing")
+"""What a route may ask for besides: a message's header says which of its source's routes it takes."""
+
+CONCURRENCY = 2
+DELAY = 2.0
+EXPIRES = 1.0
+EVERY = 4.0
+"""Seconds between the ticks of the recurring job."""
+TIMEOUT = 16.0
+
+
+HANDLER = "tests.simulation.handlers:handle"
+
+
 class Profile:
     """One seed's."""
 
@@ -64,6 +78,8 @@ class Profile:
             kind: most * random.choice((0.2, 1.0)) for kind, most in STATEMENT_FAULTS.items() if random.random() < 0.4
         }
         self.kinds = [random.choice(ALWAYS), *(kind for kind in KINDS if random.random() < 0.5)]
+        self.terms = random.sample(TERMS, random.choice((1, 2, 3)))
+        self.ticks = random.random() < 0.35
 
     def configuration(self) -> dict[str, object]:
         """As the file would write it."""
@@ -74,22 +90,32 @@ class Profile:
             "facts": {"broker": "kafka", "topic": "facts", "group": "facts", "delivery": "every-pod"},
             "local": {"queue": "local"},
         }
-        backoff = {"base": "300ms", "factor": 2.0, "max": "2s"}
+        tick = {"every": f"{EVERY}s", "handler": HANDLER, "overlap": "allow", "misfire_grace": "10s"}
         return {
             "store": {"url": "sqlite:///simulated.db", "migrate": "check"},
             "brokers": {"rabbit": "amqp://rabbit/", "kafka": "kafka://kafka:9092"},
             "sources": {name: sections[name] | {"batch": {"max": 10}} for name in self.sources},
-            "routes": [
-                {
-                    "name": name,
-                    "from": name,
-                    "handler": "tests.simulation.handlers:handle",
-                    "retries": 3,
-                    "timeout": "16s",
-                    "backoff": backoff,
-                    "dedupe": {"window": f"{self.window}s"},
-                }
-                for name in self.sources
-            ],
+            "routes": [self._route(name, term) for name in self.sources for term in (*self.terms, "")],
+            "recurring": {"tick": tick} if self.ticks else {},
             "pod": {"name": "pod", "workers": self.workers, "heartbeat": f"{self.heartbeat}s"},
         }
+
+    def _route(self, source: str, term: str) -> dict[str, object]:
+        asked: dict[str, dict[str, object]] = {
+            "locked": {"lock": "header:lock"},
+            "limited": {"concurrency": CONCURRENCY},
+            "delayed": {"delay": f"{DELAY}s"},
+            "expiring": {"expires": f"{EXPIRES}s"},
+            "transactional": {"handler": "tests.simulation.handlers:transact"},
+        }
+        route: dict[str, object] = {
+            "name": f"{source} {term}".strip(),
+            "from": source,
+            "when": {"header:term": term} if term else {},
+            "handler": HANDLER,
+            "retries": 3,
+            "timeout": f"{TIMEOUT}s",
+            "backoff": {"base": "300ms", "factor": 2.0, "max": "2s"},
+            "dedupe": {"window": f"{self.window}s", "namespace": source},
+        }
+        return route | asked.get(term, {})

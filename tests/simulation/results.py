@@ -41,6 +41,7 @@ class Results:
     virtual_seconds: float = 0.0
     cpu_seconds: float = 0.0
     wall_seconds: float = 0.0
+    reached: Counter[str] = field(default_factory=Counter)
     digest: str = ""
     """Of the last run's trace."""
 
@@ -53,6 +54,7 @@ class Results:
         elif outcome.invalid:
             self.invalid[outcome.seed] = outcome.invalid
         self.landed += outcome.landed
+        self.reached += outcome.reached
         self.published += outcome.published
         self.acks += outcome.acks
         self.jobs += outcome.jobs
@@ -68,6 +70,7 @@ class Results:
         self.invalid |= other.invalid
         self.failed |= other.failed
         self.landed += other.landed
+        self.reached += other.reached
         for name in ("published", "acks", "jobs", "starts", "rescues", "virtual_seconds", "cpu_seconds"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         if other.worst_rescue > self.worst_rescue:
@@ -89,6 +92,7 @@ class Results:
             *(f"  {kind:26} {count}" for kind, count in sorted(self.landed.items())),
             f"messages         {self.published} published, {self.acks} acks, {self.jobs} jobs",
             f"handler starts   {self.starts}, rescues {self.rescues}",
+            *(f"  {what:26} {count}" for what, count in sorted(self.reached.items())),
             f"worst rescue     {self.worst_rescue:.2f} virtual s (seed {self.worst_rescue_seed}), from the death or"
             " the last disturbance after it",
             f"simulated        {hours:.2f} h in {wall:.1f} s: {hours / wall:.4f} h per second of this machine,"
@@ -112,6 +116,7 @@ class Results:
             "invalid": {str(seed): why for seed, why in sorted(self.invalid.items())},
             "violations": {str(seed): broken for seed, broken in sorted(self.failed.items())},
             "faults": dict(sorted(self.landed.items())),
+            "reached": dict(sorted(self.reached.items())),
             "messages": self.published,
             "acks": self.acks,
             "jobs": self.jobs,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.simulation.profile import Profile
 from tests.simulation.results import failure, run_seeds
 
 SEEDS = 500
@@ -21,6 +22,30 @@ def test_no_promise_is_broken_whatever_fails_and_when(first: int) -> None:
     assert not results.failed, "\n".join(failure(seed, broken) for seed, broken in results.failed.items())
     assert not results.invalid, results.invalid
     assert results.runs == CHUNK
+
+
+MATTERED = {
+    "locked": "locks given",
+    "limited": "limits reached",
+    "delayed": "delays",
+    "expiring": "expired",
+    "transactional": "transactions",
+    "publishing": "messages relayed",
+    "ticks": "ticks",
+}
+
+
+@pytest.mark.parametrize("term", MATTERED)
+def test_what_a_route_asks_for_holds_whatever_fails(term: str) -> None:
+    """The same in runs in which half of the messages ask for one thing, so that it matters."""
+
+    def shape(profile: Profile) -> None:
+        profile.terms, profile.ticks, profile.messages = [term], term == "ticks", 40
+        profile.kinds += ["outage"]
+
+    results = run_seeds(range(1, CHUNK + 1), shape=shape)
+    assert not results.failed, "\n".join(failure(seed, broken) for seed, broken in results.failed.items())
+    assert results.reached[MATTERED[term]]
 
 
 @pytest.mark.parametrize("seed", [3, 79])

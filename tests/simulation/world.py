@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
 from unittest import mock
 
-from bridge.config.model import Configuration
+from bridge import publish
+from bridge.config.model import AmqpSourceSection, Broker, Configuration, KafkaSourceSection
 from bridge.dead_letters import envelope
 from bridge.message import Message
+from bridge.publish import Outgoing, PublishError
 from bridge.sources import amqp_session, kafka_session
 from scheduler.inflight import Run
 from tests.simulation.amqp import AmqpBroker, Loop
@@ -55,6 +58,8 @@ class Outcome(NamedTuple):
     """Virtual."""
     digest: str
     """Of the trace."""
+    reached: Counter[str]
+    """How often what routes may ask for mattered."""
 
     @property
     def invalid(self) -> str:
@@ -93,7 +98,10 @@ class World:
         self.kafka = KafkaCluster(self.random)
         self.profile = Profile(self.random)
         shape(self.profile)
-        self.traffic = Traffic(self.random, self.profile.sources, kills=self.profile.kills)
+        self.traffic = Traffic(self.random, self.profile.sources, self.profile.terms, kills=self.profile.kills)
+        self.relayed: set[tuple[str, bytes]] = set()
+        """By source and body: what a broker has confirmed to a pod that sent it."""
+        self._acting: SimPod | None = None
         self._raw = open_raw(path)
         self.checker = Checker(self, self._raw)
         self._tell = tell
@@ -187,12 +195,14 @@ class World:
         self.now += TURN
         self.trace(lambda: f"{actor.pod.label if actor.pod else 'world'} {actor.name}")
         actor.busy = True
+        before, self._acting = self._acting, actor.pod
         try:
             actor.due = self.now + actor.step()
         except Crash:
             assert actor.pod is not None and not actor.pod.alive
         finally:
             actor.busy = False
+            self._acting = before
 
     def advance(self, until: float) -> None:
         """Let all act until then."""
@@ -281,7 +291,7 @@ class World:
         self.checker.started(pod, run)
         job = run.job
         self.trace(lambda: f"{pod.label} runs {job.key.hex()[:8]} version {job.version}")
-        plan = self.traffic.plans[job.namespace, job.correlation_bytes]
+        plan = self.traffic.plan(job.namespace, job.correlation_bytes)
         plan.calls += 1
         return plan, plan.calls
 
@@ -295,7 +305,7 @@ class World:
         """The whole run."""
         profile = self.profile
         try:
-            with replaced():
+            with replaced(self):
                 for number in range(profile.pods):
                     self.start(f"pod-{number}")
                 self._every("publisher", self._publish)
@@ -325,6 +335,7 @@ class World:
             checker.worst_rescue,
             self.now - 100.0,
             self._digest.hexdigest(),
+            checker.terms.reached,
         )
 
     def _publish(self) -> float:
@@ -341,18 +352,42 @@ class World:
             if (kind, one.body) not in self.local:
                 self.local[kind, one.body] = one
                 correlation = None if one.correlation is None else one.correlation.encode()
-                self._operator.publish("local", [(envelope(Message(one.body, correlation=correlation)), one.body)])
+                headers = tuple((name, value.encode()) for name, value in one.headers.items())
+                stored = envelope(Message(one.body, headers, correlation))
+                self._operator.publish("local", [(stored, one.body)])
                 self.published.append(one)
             return
         self.published.append(one)
+        self._put(one)
+
+    def _put(self, one: Published) -> None:
+        """Into its broker."""
+        kind = one.source
         if kind in ("events", "facts"):
             self.kafka.publish(kind, one)
         elif kind == "notes":
             for number in range(self.profile.pods):
-                copy = Published(one.source, one.namespace, one.correlation, one.body, one.is_good)
+                copy = Published(one.source, one.namespace, one.correlation, one.body, one.is_good, one.headers)
                 self.amqp.queue(f"notes.pod-{number}").ready.append(copy)
         else:
             self.amqp.queue(kind).ready.append(one)
+
+    def relay(self, source: str, messages: Sequence[Outgoing], broker: AmqpBroker | KafkaCluster) -> None:
+        """A pod sends what handlers published, and waits for the broker's confirm, which may be lost."""
+        pod = self._acting
+        assert pod is not None
+        if broker.is_down:
+            raise PublishError("connection refused")
+        for one in messages:
+            pod.ack_point("before")
+            sent = self.traffic.sent[source, one.body]
+            if one.correlation is None or sent.correlation != one.correlation.decode():
+                self.checker.violated("outbox", f"{pod.label} sent {one.correlation!r} for {sent.correlation}")
+            self._put(replace(sent))
+            pod.ack_point("after")
+        if pod.loses_ack():
+            raise PublishError("the confirms were lost")
+        self.relayed.update((source, one.body) for one in messages)
 
     def _pump(self) -> float:
         self.amqp.drop_silent(self.now)
@@ -411,9 +446,18 @@ class World:
 
 
 @contextlib.contextmanager
-def replaced() -> Iterator[None]:
+def replaced(world: World) -> Iterator[None]:
     """What of the brokers' clients can't be handed in."""
+
+    def to_amqp(_: Broker, section: AmqpSourceSection, batch: Sequence[Outgoing], *, routing_key: str | None) -> None:
+        world.relay(section.queue, batch, world.amqp)
+
+    def to_kafka(_: Broker, section: KafkaSourceSection, batch: Sequence[Outgoing], *, key: bytes | None) -> None:
+        world.relay(section.topic[0], batch, world.kafka)
+
     with (
+        mock.patch.object(publish, "publish_amqp", to_amqp),
+        mock.patch.object(publish, "publish_kafka", to_kafka),
         mock.patch.object(amqp_session, "IOLoop", Loop),
         mock.patch.object(kafka_session, "ensure_topics", lambda _, section: {section.topic[0]: PARTITIONS}),
     ):

@@ -6,8 +6,8 @@ come from a server that was fenced long ago, replies are lost, and batches are o
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Sequence, Set
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Sequence, Set
+from dataclasses import fields, replace
 from typing import Any, ClassVar, TypeVar, cast
 
 from hypothesis import strategies as st
@@ -15,22 +15,23 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from sqlalchemy import BigInteger, bindparam, select
 
 from scheduler.job import FINISHED, TRANSITIONS, Job, JobState, NewJob, job_id
+from scheduler.limits import Limit, limit_key, lock_key
 from scheduler.maintenance.rescue import MAX_RESCUES, Rescue
 from scheduler.membership import Membership
 from scheduler.storage import Storage
 from scheduler.storage.acts import VERBS, Doing
 from scheduler.storage.database import Options
 from scheduler.storage.errors import StoreUnavailable
-from scheduler.storage.records import Event, Finish, ServerRow
-from scheduler.storage.tables import dead_letters, job_events, jobs, metadata
+from scheduler.storage.records import Act, Event, Finish, ServerRow
+from scheduler.storage.tables import dead_letters, job_events, jobs, locks, metadata
 from tests.conformance.stores import DAY, HOUR, job, letter
-from tests.stateful.model import Model, Row
+from tests.stateful.model import LIMITED, LOCKED, RESCUED, Model, Row
 
 T = TypeVar("T")
 
 MUST_REACH = {
     *(f"insert {outcome}" for outcome in ("NEW", "NEW claimed", "DUPLICATE", "CONFLICT", "COLLISION")),
-    *(f"claim in lane {lane}" for lane in range(3)),
+    *(f"claim in lane {lane}" for lane in (0, 1, 2, LIMITED, LIMITED + 1, LIMITED + 2)),
     *(f"finish {state}" for state in ("SUCCEEDED", "FAILED", "SCHEDULED", "ENQUEUED")),
     *(f"requeue {act}" for act in ("DONE", "NOT_FOUND", "WRONG_STATE", "BODY_DROPPED")),
     *(f"delete {act}" for act in ("DONE", "NOT_FOUND", "WRONG_STATE")),
@@ -38,6 +39,14 @@ MUST_REACH = {
     *(f"cancel {act}" for act in ("DONE", "NOT_FOUND", "WRONG_STATE")),
     *(f"{first} -> {second}" for first, targets in TRANSITIONS.items() for second in targets),
     *("finish fenced", "promote", "purge", "rescue", "rescue by the master"),
+    *(
+        "pass on",
+        "pass on a forgotten lock",
+        "let go of a lock",
+        "a limit is full",
+        "expire",
+        "a claim passes a late one",
+    ),
 }
 """A long run that reaches less of this proves less than it says."""
 
@@ -48,6 +57,24 @@ HANDLERS = ["h", "H", "h "]
 KEYS = [b"a", b"A", b"a ", b"\x00", b"\xff\xfe", "é".encode(), *(b"%d" % number for number in range(6))]
 BODIES = [b"{}", b"[1]"]
 COLUMNS = [jobs.c[one.name] for one in fields(Row)]
+RED, BLUE = lock_key("n", b"red"), lock_key("n", b"blue")
+FEW = Limit(limit_key("few"), concurrency=2)
+TERMS: list[dict[str, Any]] = [
+    {},
+    {},
+    {},
+    {"lock_key": RED, "expires_us": 60_000_000},
+    {"lock_key": RED},
+    {"lock_key": BLUE, "limit_key": FEW.key, "expires_us": HOUR},
+    {"lock_key": BLUE, "delay_us": 1000},
+    {"expires_us": 60_000_000},
+    {"limit_key": FEW.key},
+    {"limit_key": FEW.key},
+    {"limit_key": FEW.key, "delay_us": HOUR, "expires_us": 2 * HOUR},
+    {"at_us": EPOCH + HOUR},
+    {"lock_key": RED},
+]
+"""What a job has to wait for; the first of them for a worker alone."""
 
 servers = st.sampled_from(SERVERS)
 places = st.integers(0, 30)
@@ -58,7 +85,7 @@ filters = st.sampled_from([HANDLERS, HANDLERS, ["h"], ["H"], ["h "], ["h ", "H"]
 limits = st.sampled_from([1, 2, 3, 1000])
 delays = st.sampled_from([0, 1000, HOUR, DAY])
 offers = st.lists(
-    st.tuples(st.sampled_from(KEYS), st.sampled_from(HANDLERS), st.sampled_from(BODIES)),
+    st.tuples(st.sampled_from(KEYS), st.sampled_from(HANDLERS), st.sampled_from(BODIES), st.sampled_from(TERMS)),
     min_size=1,
     max_size=5,
     unique_by=lambda offer: offer[0],
@@ -85,13 +112,14 @@ class Seen:
 
 
 class Batch:
-    """What was once offered together, to be offered again after a lost reply."""
+    """What was once offered together, to be offered again after a lost reply. What is behind a job that has to wait is
+    not claimed."""
 
     def __init__(self, offered: list[NewJob], token: int, owner: bytes, claimed: int) -> None:
         self.offered = offered
         self.token = token
         self.owner = owner
-        self.claimed = claimed
+        self.claimed = min(claimed, next((k for k, one in enumerate(offered) if not one.at_once), claimed))
 
 
 class Patient:
@@ -155,7 +183,7 @@ class StorageMachine(RuleBasedStateMachine):
         """With a job of each ID: Hypothesis leaves some rules out of each example, inserts too."""
         for server in SERVERS[:2]:
             self._register(server, 1_000_000)
-        offered = [job(key, handler=HANDLERS[place % 3]) for place, key in enumerate(KEYS)]
+        offered = [job(key, handler=HANDLERS[place % 3], **TERMS[place]) for place, key in enumerate(KEYS)]
         self.batches.append(Batch(offered, 1, SERVERS[0], claimed))
         self._insert(self.batches[0], False, 0)
 
@@ -163,10 +191,15 @@ class StorageMachine(RuleBasedStateMachine):
 
     @rule(offered=offers, owner=servers, claimed=st.integers(0, 5), look_first=st.booleans(), rejects=st.integers(0, 2))
     def insert(
-        self, offered: list[tuple[bytes, str, bytes]], owner: bytes, claimed: int, look_first: bool, rejects: int
+        self,
+        offered: list[tuple[bytes, str, bytes, dict[str, Any]]],
+        owner: bytes,
+        claimed: int,
+        look_first: bool,
+        rejects: int,
     ) -> None:
         """New ones, duplicates and conflicts; some of them claimed, dead letters with them."""
-        wanted = [job(key, handler=handler, body=body) for key, handler, body in offered]
+        wanted = [job(key, handler=handler, body=body, **terms) for key, handler, body, terms in offered]
         batch = Batch(wanted, len(self.batches) + 1, owner, claimed)
         self.batches.append(batch)
         self._insert(batch, look_first, rejects)
@@ -194,6 +227,7 @@ class StorageMachine(RuleBasedStateMachine):
             rejected=rejected,
         )
         assert answers == expected
+        self._pass_on(one.lock_key for one in batch.offered if not one.later)
         self._reached(*(f"insert {one.outcome.name}{' claimed' * one.claimed}" for one in expected))
         claimed = [one.id for one, answer in zip(batch.offered, answers, strict=True) if answer.claimed]
         self._hold(self.storage.held(batch.owner, claimed), claimed)
@@ -216,10 +250,41 @@ class StorageMachine(RuleBasedStateMachine):
         """From one lane, or from the last where something waits; where the reply is lost, the server forgot them."""
         self._tick()
         if lane is None:
-            lane = max((row.lane for row in self.model.rows.values() if row.state is JobState.ENQUEUED), default=0)
+            lane = self._last_lane(range(RESCUED + 1))
         waiting = self.model.waiting(handlers, lane)
         taken = self.storage.claim(owner, handlers, limit, lane)
-        self._first(waiting, [one.key for one in taken], limit)
+        self._taken(owner, waiting, taken, limit, lane, reply)
+
+    @rule(
+        owner=servers,
+        handlers=filters,
+        limit=limits,
+        lane=st.sampled_from([LIMITED, None, None, None]),
+        reply=st.sampled_from([True, True, True, False]),
+    )
+    def claim_limited(self, owner: bytes, handlers: list[str], limit: int, lane: int | None, reply: bool) -> None:
+        """The same of a limit's jobs, and no more than it leaves room for."""
+        self._tick()
+        if lane is None:
+            lane = self._last_lane(range(LIMITED, LIMITED + RESCUED + 1))
+        waiting = self.model.waiting(handlers, lane)
+        assert FEW.concurrency is not None
+        room = FEW.concurrency - self.model.running(FEW.key)
+        if waiting and not room:
+            self._reached("a limit is full")
+        taken = self.storage.claim_limited(owner, handlers, limit, lane, FEW)
+        self._taken(owner, waiting, taken, min(limit, room), lane, reply)
+
+    def _last_lane(self, lanes: range) -> int:
+        waiting = (row.lane for row in self.model.rows.values() if row.state is JobState.ENQUEUED)
+        return max((lane for lane in waiting if lane in lanes), default=lanes[0])
+
+    def _taken(self, owner: bytes, waiting: list[Row], taken: list[Job], limit: int, lane: int, reply: bool) -> None:
+        """Hold a claim's answer against what waited there."""
+        in_time = self.model.in_time(waiting)
+        if limit and len(in_time) < len(waiting):
+            self._reached("a claim passes a late one")
+        self._first(in_time, [one.key for one in taken], limit)
         dues = [self.model.rows[one.key].due_at for one in taken]
         assert dues == sorted(dues)
         self.model.claim(owner, taken)
@@ -247,7 +312,7 @@ class StorageMachine(RuleBasedStateMachine):
         ends=st.lists(
             st.tuples(
                 places,
-                st.sampled_from(["success", "dropping", "retry", "failure", "back", "snooze"]),
+                st.sampled_from(["success", "success", "dropping", "retry", "let go", "failure", "back", "snooze"]),
                 st.sampled_from(["", "", "", "", "fenced", "fenced", "owner", "version"]),
                 delays,
             ),
@@ -273,6 +338,8 @@ class StorageMachine(RuleBasedStateMachine):
         batch = list(results.values())
         expected = self.model.finish(batch)
         assert self.storage.finish(batch) == expected
+        self._reached(*["let go of a lock"] * sum(one.lane == LOCKED and one.id in expected for one in batch))
+        self._pass_on(one.lock_key for one in batch)
         self._reached(*(f"finish {one.state}" if one.id in expected else "finish fenced" for one in batch))
         if twice:
             self._tick()
@@ -293,6 +360,8 @@ class StorageMachine(RuleBasedStateMachine):
     @rule(limit=limits)
     def maintain(self, limit: int) -> None:
         self._promote(limit, 1000)
+        self.the_rows_are_those_of_the_model()
+        self._pass_on_forgotten()
         self.the_rows_are_those_of_the_model()
         self._purge(limit, 1000)
 
@@ -315,6 +384,7 @@ class StorageMachine(RuleBasedStateMachine):
         assert number == len(moved)
         self._first(due, moved, limit)
         self.model.promote(moved)
+        self._pass_on(self.model.rows[key].lock_key for key in moved)
         self._reached(*["promote"] * number)
 
     def _purge(self, limit: int, later: int) -> None:
@@ -327,6 +397,33 @@ class StorageMachine(RuleBasedStateMachine):
         self._first(over, gone, limit)
         self.model.purge(gone)
         self._reached(*["purge"] * number)
+
+    @rule(limit=limits, moment=moments, retention=delays)
+    def expire(self, limit: int, moment: int | None, retention: int) -> None:
+        """What has not started in time; whoever waits for its lock is found later."""
+        ends = [row.expires_at for row in self.model.rows.values() if row.expires_at is not None]
+        ends = [end for end in ends if end > self.clock.time]
+        self._pass(1000 if moment is None or not ends else max(0, min(ends) + moment - self.clock.time))
+        before = self._states()
+        late = self.model.late()
+        number = self.storage.expire(retention, limit)
+        after = self._states()
+        gone = [row.id for row in late if after[row.id] != before[row.id]]
+        assert number == len(gone) == min(limit, len(late))
+        self.model.expire(gone, retention)
+        self._reached(*["expire"] * number)
+
+    @rule()
+    def pass_on_forgotten(self) -> None:
+        """What was expired, rescued for the last time or purged had a lock."""
+        self._pass_on_forgotten()
+
+    def _pass_on_forgotten(self) -> None:
+        self._tick()
+        forgotten = self.model.forgotten()
+        assert self.storage.pass_on_forgotten() == len(forgotten)
+        self._reached(*["pass on a forgotten lock"] * len(forgotten))
+        self._pass_on(forgotten)
 
     @rule(owner=servers, max_rescues=st.sampled_from([0, 1, 3, 3, 3]), limit=limits)
     def rescue(self, owner: bytes, max_rescues: int, limit: int) -> None:
@@ -369,8 +466,8 @@ class StorageMachine(RuleBasedStateMachine):
 
     @rule(
         place=places,
-        state=st.sampled_from([*JobState, None]),
-        act=st.sampled_from(["requeue", "requeue", "delete", "run-now", "cancel"]),
+        state=st.sampled_from([*JobState, *sorted(FINISHED), JobState.SUCCEEDED, None]),
+        act=st.sampled_from(["requeue", "requeue", "requeue", "delete", "run-now", "cancel"]),
         retention=delays,
     )
     def operate(self, place: int, state: JobState | None, act: str, retention: int) -> None:
@@ -381,16 +478,19 @@ class StorageMachine(RuleBasedStateMachine):
         self._tick()
         done = self.model.act(act, key, retention)
         assert self.storage.act(Doing(VERBS[act], window_us=retention), key) == done
+        if done is Act.DONE:
+            self._pass_on([self.model.rows[key].lock_key])
         self._reached(f"{act} {done.name}")
 
     @rule(handlers=filters)
     def look(self, handlers: list[str]) -> None:
         """What the reading verbs tell."""
         model, storage = self.model, self.storage
-        lanes, limited, left = storage.peek(handlers)
+        lanes, limited, left = storage.peek(handlers, [FEW.key])
         assert lanes == tuple(bool(model.waiting(handlers, lane)) for lane in range(3))
         later = [row.due_at - model.now for row in model.rows.values() if row.state is JobState.SCHEDULED]
-        assert (limited, left) == ((), min(later) / 1e6 if later else None)
+        places = [lane for lane in range(LIMITED, LIMITED + RESCUED + 1) if model.waiting(handlers, lane)]
+        assert (limited, left) == ((max(places, default=None),), min(later) / 1e6 if later else None)
         assert storage.next_due() == (max(0.0, min(later) / 1e6) if later else None)
         assert storage.owners() == model.owners()
         counts = Counter(row.state for row in model.rows.values())
@@ -409,6 +509,16 @@ class StorageMachine(RuleBasedStateMachine):
 
     # What always holds.
 
+    def _locks(self) -> dict[bytes, bytes]:
+        with self.storage.engine.connect() as connection:
+            return {key: holder for key, holder in connection.execute(select(locks.c.key, locks.c.job_id))}
+
+    def _pass_on(self, keys: Iterable[bytes | None]) -> None:
+        """What the verb before has done with the locks of these keys."""
+        wanted = [key for key in keys if key is not None]
+        if wanted:
+            self._reached(*["pass on"] * self.model.pass_on(wanted, self._locks()))
+
     def _states(self) -> dict[bytes, tuple[str, int]]:
         return {row.id: (row.state, row.version) for row in self._rows()}
 
@@ -423,13 +533,20 @@ class StorageMachine(RuleBasedStateMachine):
         assert len({row.id for row in found}) == len(found)
         stands = {row.id: row for row in found}
         assert stands == self.model.rows
+        assert self._locks() == self.model.locks
+        holders = Counter(row.lock_key for row in found if row.lock_key is not None and row.holds)
+        assert max(holders.values(), default=0) <= 1
+        assert sum(row.state == JobState.PROCESSING and row.limit_key == FEW.key for row in found) <= 2
         self._only_transitions_of_the_table(stands)
 
     def _only_transitions_of_the_table(self, stands: dict[bytes, Row]) -> None:
         for key, row in stands.items():
             old = self.before.get(key)
             if old is None:
-                assert (row.state, row.version) in ((JobState.ENQUEUED, 0), (JobState.PROCESSING, 1))
+                born = (JobState.ENQUEUED, 0), (JobState.SCHEDULED, 0), (JobState.PROCESSING, 1)
+                assert (row.state, row.version) in born
+            elif row.lane != old.lane == LOCKED and row == replace(old, lane=row.lane):
+                pass  # it was given its lock
             elif row != old:
                 first, second = JobState(old.state), JobState(row.state)
                 assert second in TRANSITIONS[first]
@@ -469,12 +586,15 @@ def _result(run: Job, end: str, delay: int) -> Finish:
     def finish(state: JobState, **more: Any) -> Finish:
         return Finish(run.key, run.version, run.owner, state, delay, **more)
 
+    lock, failed = {"lock_key": run.lock_key}, {"failures": 1, "events": (Event("FAILED", "Traceback"),)}
+    lane = 0 if run.lock_key is None else LOCKED
     ends: dict[str, Callable[[], Finish]] = {
-        "success": lambda: finish(JobState.SUCCEEDED),
-        "dropping": lambda: finish(JobState.SUCCEEDED, drop_body=True),
-        "retry": lambda: finish(JobState.SCHEDULED, failures=1, events=(Event("FAILED", "Traceback"),)),
-        "failure": lambda: finish(JobState.FAILED, failures=1, events=(Event("FAILED", "Traceback"),)),
+        "success": lambda: finish(JobState.SUCCEEDED, **lock),
+        "dropping": lambda: finish(JobState.SUCCEEDED, drop_body=True, **lock),
+        "retry": lambda: finish(JobState.SCHEDULED, **lock, **failed),
+        "let go": lambda: finish(JobState.SCHEDULED, lane=lane, **lock, **failed),
+        "failure": lambda: finish(JobState.FAILED, **lock, **failed),
         "back": lambda: finish(JobState.ENQUEUED),
-        "snooze": lambda: finish(JobState.SCHEDULED),
+        "snooze": lambda: finish(JobState.SCHEDULED, **lock),
     }
     return ends[end]()

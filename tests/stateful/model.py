@@ -1,10 +1,18 @@
 """What the store should hold: a plain dictionary, and what each verb does to it, written without any SQL."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from scheduler.job import FINISHED, TRANSITIONS, Job, JobState, NewJob
 from scheduler.storage.records import Act, Finish, Inserted, Outcome
+
+RESCUED = 2
+"""The highest of the lanes by rescues."""
+LOCKED = 3
+"""The lane of what waits for its lock."""
+LIMITED = 4
+"""The first lane of what has a limit."""
+WAITING = (JobState.ENQUEUED, JobState.SCHEDULED)
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,19 @@ class Row:
     correlation_bytes: bytes
     digest: bytes
     body: bytes | None
+    expires_at: int | None
+    lock_key: bytes | None
+    limit_key: bytes | None
+
+    @property
+    def own_lane(self) -> int:
+        """Where it waits for a worker."""
+        return min(self.rescues, RESCUED) + (LIMITED if self.limit_key is not None else 0)
+
+    @property
+    def holds(self) -> bool:
+        """Whether it has the lock of its key, if it has one."""
+        return self.state == JobState.PROCESSING or (self.state in WAITING and self.lane != LOCKED)
 
 
 @dataclass
@@ -51,6 +72,8 @@ class Model:
     """By job: the kinds of its events and how often each was counted, in order."""
     conflicts: dict[tuple[bytes, bytes], int] = field(default_factory=dict)
     registered: int = 0
+    locks: dict[bytes, bytes] = field(default_factory=dict)
+    """By key: the job that holds it."""
 
     def insert(self, offered: Sequence[NewJob], token: int, owner: bytes, claimed: int) -> list[Inserted]:
         """Offer jobs; what each answer must be."""
@@ -61,10 +84,10 @@ class Model:
         if row is None:
             self.rows[job.id] = Row(
                 id=job.id,
-                state=JobState.PROCESSING if claimed else JobState.ENQUEUED,
+                state=_first_state(job, claimed),
                 version=int(claimed),
-                lane=0,
-                due_at=self.now + place,
+                lane=LOCKED if job.lock_key is not None else LIMITED if job.limit_key and not job.later else 0,
+                due_at=(self.now + job.delay_us if job.at_us is None else job.at_us) + place,
                 owner=owner if claimed else None,
                 token=token,
                 attempts=0,
@@ -76,6 +99,9 @@ class Model:
                 correlation_bytes=job.correlation_bytes,
                 digest=job.digest,
                 body=job.body,
+                expires_at=None if job.expires_us is None else self.now + job.expires_us,
+                lock_key=job.lock_key,
+                limit_key=job.limit_key,
             )
             return Inserted(Outcome.NEW, claimed)
         if row.token == token:
@@ -90,12 +116,68 @@ class Model:
         return Inserted(Outcome.CONFLICT, False)
 
     def waiting(self, handlers: Iterable[str], lane: int) -> list[Row]:
-        """What a claim may take."""
+        """What waits for a worker there, in time or not."""
         return [
             row
             for row in self.rows.values()
             if row.state is JobState.ENQUEUED and row.lane == lane and row.handler in handlers
         ]
+
+    def in_time(self, rows: Iterable[Row]) -> list[Row]:
+        """Those of these that a claim may take."""
+        return [row for row in rows if not self._is_late(row)]
+
+    def _is_late(self, row: Row) -> bool:
+        return row.expires_at is not None and row.started_at is None and row.expires_at <= self.now
+
+    def running(self, limit: bytes) -> int:
+        """How many of a limit's jobs run."""
+        return sum(row.state is JobState.PROCESSING and row.limit_key == limit for row in self.rows.values())
+
+    def late(self) -> list[Row]:
+        """What an expire may take."""
+        return [row for row in self.rows.values() if row.state in WAITING and self._is_late(row)]
+
+    def expire(self, ids: Iterable[bytes], retention: int) -> None:
+        for key in ids:
+            self._move(self.rows[key], JobState.DELETED, lane=0, due_at=self.now + retention, finished_at=self.now)
+            self._note(key, "EXPIRED")
+
+    def pass_on(self, keys: Iterable[bytes | None], told: Mapping[bytes, bytes]) -> int:
+        """Give each lock that is free to the oldest job that waits for it; how many were given.
+
+        :param told: whom the store gave them: where two came at the same microsecond it may be either.
+        """
+        given = 0
+        for key in {key for key in keys if key is not None}:
+            if self._is_held(key):
+                continue
+            wait = self._queue(key)
+            oldest = [row for row in wait if row.due_at == min(other.due_at for other in wait)]
+            if not oldest:
+                self.locks.pop(key, None)
+                continue
+            row = next((row for row in oldest if row.id == told.get(key)), oldest[0])
+            self.locks[key] = row.id
+            self.rows[row.id] = replace(row, lane=row.own_lane)
+            given += 1
+        return given
+
+    def _is_held(self, key: bytes) -> bool:
+        holder = self.rows.get(self.locks.get(key, b""))
+        return holder is not None and holder.lock_key == key and holder.holds
+
+    def _queue(self, key: bytes) -> list[Row]:
+        return [
+            row
+            for row in self.rows.values()
+            if row.lock_key == key and row.state is JobState.ENQUEUED and row.lane == LOCKED
+        ]
+
+    def forgotten(self) -> set[bytes]:
+        """The locks whose holder needs them no more, and those that are waited for and nobody has."""
+        wanted = {row.lock_key for row in self.rows.values() if row.lock_key is not None and self._queue(row.lock_key)}
+        return {key for key in self.locks if not self._is_held(key)} | (wanted - self.locks.keys())
 
     def claim(self, owner: bytes, taken: Sequence[Job]) -> None:
         """Give these jobs to a server, as each was told."""
@@ -125,7 +207,7 @@ class Model:
             self._move(
                 row,
                 result.state,
-                lane=min(row.rescues, 2) if back else 0,
+                lane=row.own_lane if back else result.lane,
                 due_at=row.due_at if back else self.now + result.delay_us,
                 attempts=row.attempts + result.failures,
                 finished_at=self.now if ended else None,
@@ -151,7 +233,7 @@ class Model:
     def promote(self, ids: Iterable[bytes]) -> None:
         for key in ids:
             row = self.rows[key]
-            self._move(row, JobState.ENQUEUED, lane=min(row.rescues, 2))
+            self._move(row, JobState.ENQUEUED, lane=LOCKED if row.lane == LOCKED else row.own_lane)
 
     def standing(self, owner: bytes) -> list[Row]:
         """What a server holds."""
@@ -167,7 +249,7 @@ class Model:
             self._move(
                 row,
                 JobState.FAILED if over else JobState.ENQUEUED,
-                lane=0 if over else min(row.rescues + 1, 2),
+                lane=0 if over else replace(row, rescues=row.rescues + 1).own_lane,
                 due_at=self.now + retention if over else row.due_at,
                 finished_at=self.now if over else None,
                 rescues=row.rescues + 1,
@@ -201,9 +283,11 @@ class Model:
         if act in ("requeue", "run-now") and row.body is None:
             return Act.BODY_DROPPED
         if act == "requeue":
-            self._move(row, JobState.ENQUEUED, due_at=self.now, lane=0, attempts=0, rescues=0, finished_at=None)
+            lane = LOCKED if row.lock_key is not None else LIMITED if row.limit_key is not None else 0
+            again = {"attempts": 0, "rescues": 0, "finished_at": None, "expires_at": None}
+            self._move(row, JobState.ENQUEUED, due_at=self.now, lane=lane, **again)
         elif act == "run-now":
-            self._move(row, JobState.ENQUEUED, due_at=self.now, lane=min(row.rescues, 2))
+            self._move(row, JobState.ENQUEUED, due_at=self.now, lane=LOCKED if row.lane == LOCKED else row.own_lane)
         else:
             self._move(row, JobState.DELETED, due_at=self.now + retention, lane=0, finished_at=self.now)
         self._note(key, {"requeue": "REQUEUED", "delete": "DELETED", "run-now": "RUN-NOW", "cancel": "CANCELLED"}[act])
@@ -232,3 +316,9 @@ class Model:
 
     def _note(self, key: bytes, kind: str) -> None:
         self.events.setdefault(key, []).append((kind, 1))
+
+
+def _first_state(job: NewJob, claimed: bool) -> JobState:
+    if claimed:
+        return JobState.PROCESSING
+    return JobState.SCHEDULED if job.later else JobState.ENQUEUED
