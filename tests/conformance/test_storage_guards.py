@@ -131,7 +131,7 @@ def recorded(storage: Storage) -> Iterator[Written]:
         elif text in ("COMMIT", "ROLLBACK"):
             transaction.clear()
         else:
-            if re.match(r"(UPDATE|DELETE FROM) jobbridge_jobs\b", text):
+            if re.match(r"(WITH \w+ AS \()?(UPDATE|DELETE FROM) jobbridge_jobs\b", text):
                 writes.append((text, list(transaction)))
             if transaction:
                 transaction.append(text)
