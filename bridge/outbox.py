@@ -21,7 +21,7 @@ log = getLogger("jobbridge.outbox")
 
 BATCH = 500
 MAX_BYTES = 4 * 1024**2
-VISIBILITY = 60.0
+VISIBILITY = 30.0
 """Seconds after which another pod sends what this one has taken and not deleted."""
 LOOK = 5.0
 """Seconds between the master's looks for what a pod that died has left."""

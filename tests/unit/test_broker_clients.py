@@ -313,3 +313,11 @@ def test_a_frozen_broker_is_told_as_unreachable(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(publish.BrokerUnreachable):
         publish.publish_kafka(broker, KafkaSourceSection(broker="b", topic="t"), [])
     assert len(closed) == 1
+
+
+@pytest.mark.parametrize(
+    ("expiration", "seconds"), [(None, None), ("2500", 2.5), ("0", 0.0), ("soon", None), ("-1", None)]
+)
+def test_amqp_expiration_is_milliseconds(expiration: str | None, seconds: float | None) -> None:
+    """What is none is none: the broker refuses it anyway."""
+    assert _delivered(expiration=expiration).expires == seconds

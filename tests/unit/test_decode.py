@@ -13,7 +13,8 @@ from bridge.decode import Decoded, Decoder, Ignored, Rejection, Request
 from bridge.message import Message
 from bridge.routing import rule
 from scheduler.handlers import describe
-from scheduler.job import job_id
+from scheduler.job import NewJob, job_id
+from scheduler.limits import limit_key, lock_key
 
 
 class Order(BaseModel):
@@ -216,3 +217,69 @@ def test_no_message_raises(message: Message, key: str) -> None:
         assert job.body == message.body
     else:
         assert reason(decoded)
+
+
+def terms(route: dict[str, object], **message: object) -> NewJob:
+    """The job that a route makes of a message."""
+    decoded = decoder({"name": "r", **route}).decode(Message(b'{"id": 7}', correlation=b"c", **message))  # type: ignore[arg-type]
+    return accepted(decoded).job
+
+
+def test_a_plain_route_asks_for_nothing() -> None:
+    """Its jobs may run at once, under no lock and no limit, for ever."""
+    job = terms({})
+    assert job.at_once
+    assert (job.at_us, job.delay_us, job.lock_key, job.limit_key, job.expires_us) == (None, 0, None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("lock", "value"), [("header:customer", b"42"), ("body:/id", b"7"), ("key", b"k"), ("correlation_id", b"c")]
+)
+def test_a_lock_is_taken_from_the_message(lock: str, value: bytes) -> None:
+    """Within the route's namespace; a message without its value is under no lock."""
+    given = {"headers": (("customer", b"42"),), "key": b"k"}
+    assert terms({"lock": lock}, **given).lock_key == lock_key("r", value)
+    assert terms({"lock": lock, "dedupe": {"namespace": "n"}}, **given).lock_key == lock_key("n", value)
+    assert terms({"lock": "header:none"}, **given).lock_key is None
+    assert not terms({"lock": lock}, **given).at_once
+
+
+def test_limits_belong_to_the_route() -> None:
+    """Whichever of the two it has."""
+    for limit in ({"concurrency": 3}, {"rate": "10/1m"}, {"concurrency": 3, "rate": "10/1m"}):
+        assert terms(dict(limit)).limit_key == limit_key("r")
+
+
+@pytest.mark.parametrize(
+    ("text", "at", "delay"),
+    [
+        (b"2026-11-27T12:00:00Z", 1_795_780_800_000_000, 0),
+        (b"2026-11-27T13:00:00.5+01:00", 1_795_780_800_500_000, 0),
+        (b"90", None, 90_000_000),
+        (b"0.25", None, 250_000),
+    ],
+)
+def test_a_header_says_when(text: bytes, at: int | None, delay: int) -> None:
+    """A time with its zone, or seconds; it wins over the route's delay."""
+    job = terms({"delay": "5m", "schedule": {"header": "at"}}, headers=(("at", text),))
+    assert (job.at_us, job.delay_us, job.later) == (at, delay, True)
+    assert terms({"delay": "5m", "schedule": {"header": "at"}}).delay_us == 300_000_000
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"soon", b"-1", b"nan", b"inf", b"1e300", b"2026-11-27T12:00:00", b"2026-11-27", b"\xff"]
+)
+def test_a_header_that_says_no_time_makes_a_dead_letter(text: bytes) -> None:
+    """Rather than a job that runs at once."""
+    decode = decoder({"name": "r", "schedule": {"header": "at"}}).decode
+    rejected = decode(Message(b"", headers=(("at", text),), correlation=b"c"))
+    assert reason(rejected) == "bad-schedule"
+
+
+def test_the_sooner_expiry_counts() -> None:
+    """The route's, or the message's own."""
+    assert terms({"expires": "10s"}).expires_us == 10_000_000
+    assert terms({"expires": "10s"}, expires=60.0).expires_us == 10_000_000
+    assert terms({"expires": "10s"}, expires=2.5).expires_us == 2_500_000
+    assert terms({}, expires=2.5).expires_us == 2_500_000
+    assert terms({}, expires=2.5).at_once
