@@ -59,7 +59,10 @@ class Pod:
         self._random = random or Random(os.urandom(16))
         self._stopping = threading.Event()
         self._hurry = threading.Event()
-        self._storage = open_store(configuration, 8 + len(configuration.sources))
+        # A transactional handler holds a connection while it runs.
+        transactional = any(one.options.transactional for one in assembled.registry.values())
+        connections = 8 + len(configuration.sources) + (pod.workers if transactional else 0)
+        self._storage = open_store(configuration, connections)
         self._heartbeat_storage = open_store(configuration, 1)
         self.server = Server(
             self._storage,

@@ -3,7 +3,7 @@
 from scheduler.storage.gates import SWEEP
 from scheduler.storage.storage import Storage
 
-INTERVAL = 2.0
+INTERVAL = 5.0
 
 
 class PassOn:
