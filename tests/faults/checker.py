@@ -16,6 +16,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tests.faults.history import FOREVER, EventRow, History, Hit, JobRow, Note, Reading, Rows
+from tests.faults.observer import body_digest
+from tests.faults.terms import PULSE_BODY, RECURRING, broken_ticks, tick_of
 
 MOVES = {
     "SCHEDULED": {"ENQUEUED"},
@@ -74,6 +76,7 @@ class Checker:
         self._heartbeat = heartbeat
         self._found: list[Violation] = []
         self._jobs = {row.key: row for row in rows.jobs}
+        self._recurring = [row for row in rows.jobs if row.namespace == RECURRING]
         self._by_id: dict[str, list[JobRow]] = defaultdict(list)
         for row in rows.jobs:
             self._by_id[row.id].append(row)
@@ -97,6 +100,7 @@ class Checker:
         self._messages()
         self._letters()
         self._doubles()
+        self._ticks()
         for row in self._rows.jobs:
             self._transitions(row)
             self._results(row)
@@ -118,6 +122,8 @@ class Checker:
         reasons = []
         if not self._history.confirmed:
             reasons.append("no message was confirmed")
+        if not self._recurring:
+            reasons.append("no tick made a job")
         if not landed:
             reasons.append("no fault landed")
         if not self._rows.drained:
@@ -136,7 +142,11 @@ class Checker:
             "jobs": len(self._rows.jobs),
             "dead_letters": len(self._rows.letters),
             "starts": sum(note.what == "start" for note in self._history.notes),
-            "recovered": sum(identity not in confirmed_ids for identity in self._by_id),
+            "ticks": len(self._recurring),
+            "recovered": sum(
+                all(row.namespace != RECURRING for row in rows) and identity not in confirmed_ids
+                for identity, rows in self._by_id.items()
+            ),
             "reexecuted": self._reexecuted,
             "rescued": sum(event.kind == "RESCUED" for event in self._rows.events),
         }
@@ -158,7 +168,10 @@ class Checker:
             if one.good:
                 bodies[one.id].add(one.digest)
         for row in self._rows.jobs:
-            if row.id not in bodies:
+            if row.namespace == RECURRING:
+                if tick_of(row) is None or row.digest != body_digest(PULSE_BODY):
+                    self._say("unexpected", "I3", f"{row.id} with the body {row.digest} is no tick's job")
+            elif row.id not in bodies:
                 self._say("unexpected", "I3", f"nobody published {row.id}")
             elif row.digest not in bodies[row.id]:
                 self._say("unexpected", "I3", f"the body of {row.id} is none that was published under this ID")
@@ -193,6 +206,11 @@ class Checker:
         for (key, version), number in results.items():
             if number > 1:
                 self._say("doubled", "I7", f"{number} results of version {version} of {self._name(key)}")
+
+    def _ticks(self) -> None:
+        """Each tick of the recurring job has one job (I13)."""
+        for text in broken_ticks(self._recurring):
+            self._say("ticks", "I13", text)
 
     def _name(self, key: str) -> str:
         return self._jobs[key].id if key in self._jobs else key

@@ -23,8 +23,11 @@ from tests.faults.history import (
     Rows,
     read,
 )
+from tests.faults.observer import body_digest
+from tests.faults.terms import PULSE_BODY, RECURRING
 
 HEARTBEAT = 2.0
+TICKS = range(10, 30)
 A, B = "aa" * 16, "bb" * 16
 """Two servers, of the pods 1 and 2."""
 
@@ -38,8 +41,18 @@ def row(identity: str, version: int, state: str = "SUCCEEDED", **more: object) -
     return replace(plain, **more)  # type: ignore[arg-type]
 
 
+def pulse(second: int) -> str:
+    return f"pulse@1970-01-01T00:00:{second:02}Z"
+
+
+def tick(second: int, version: int = 2, **more: object) -> JobRow:
+    """The job of a tick."""
+    return row(pulse(second), version, namespace=RECURRING, digest=body_digest(PULSE_BODY), **more)
+
+
 class Run:
-    """A run in which all went well: four jobs, a poison, a pod that was killed at 20 and its job run again."""
+    """A run in which all went well: four jobs, a poison, a tick's job each second, a pod that was killed at 20 and its
+    job run again."""
 
     def __init__(self) -> None:
         names = ["one", "two", "again", "retried"]
@@ -78,6 +91,14 @@ class Run:
             letters=["body-poison"],
             drained=True,
         )
+        self._tick()
+
+    def _tick(self) -> None:
+        """Those from 20 to 28 were made by the next master."""
+        for second in TICKS:
+            self.history.notes.append(note("start", pulse(second), 1, second + 0.9 if second < 20 else 28.7, B))
+            self.history.notes.append(note("end", pulse(second), 1, second + 0.91 if second < 20 else 28.8, B))
+            self.rows.jobs.append(tick(second))
 
     @staticmethod
     def reading(at: float) -> Reading:
@@ -110,9 +131,10 @@ def test_a_good_run_passes(run: Run) -> None:
     assert verdict.counts == {
         "messages": 5,
         "confirmed": 5,
-        "jobs": 4,
+        "jobs": 24,
         "dead_letters": 1,
-        "starts": 6,
+        "starts": 26,
+        "ticks": 20,
         "recovered": 0,
         "reexecuted": 2,
         "rescued": 1,
@@ -253,6 +275,37 @@ def _unacknowledged(run: Run) -> None:
     run.rows.left["unacknowledged in faults"] = 3
 
 
+def _skipped_tick(run: Run) -> None:
+    run.rows.jobs = [one for one in run.rows.jobs if one.id != pulse(24)]
+
+
+def _tick_made_twice(run: Run) -> None:
+    run.rows.jobs.append(tick(24, id="pulse@1970-01-01T00:00:24+00:00"))
+
+
+def _no_tick(run: Run) -> None:
+    run.change(pulse(29), id="pulse@1970-01-01T00:00:29.5Z")
+
+
+def _another_name(run: Run) -> None:
+    run.change(pulse(29), id="other@1970-01-01T00:00:29Z")
+
+
+def _body_of_no_tick(run: Run) -> None:
+    run.change(pulse(29), digest="another")
+
+
+def _tick_not_run(run: Run) -> None:
+    run.history.notes = [one for one in run.history.notes if one.id != pulse(24)]
+
+
+def _tick_taken_from_a_pod_that_lives(run: Run) -> None:
+    run.history.notes.append(note("start", pulse(24), 3, 29.5, B))
+    run.history.notes.append(note("end", pulse(24), 3, 29.6, B))
+    run.rows.events.append(EventRow(f"key-{pulse(24)}", "RESCUED", 1, B, 29.0))
+    run.change(pulse(24), version=4, rescues=1)
+
+
 def _crashed(run: Run) -> None:
     run.history.crashes.append(Crash(1, "-15"))
 
@@ -286,6 +339,13 @@ def _crashed(run: Run) -> None:
         (_rescued_late, "rescued late"),
         (_left_over, "left over"),
         (_unacknowledged, "left over"),
+        (_skipped_tick, "ticks"),
+        (_tick_made_twice, "ticks"),
+        (_no_tick, "unexpected"),
+        (_another_name, "unexpected"),
+        (_body_of_no_tick, "unexpected"),
+        (_tick_not_run, "result without a run"),
+        (_tick_taken_from_a_pod_that_lives, "fenced"),
         (_crashed, "crashed"),
     ],
 )
@@ -329,6 +389,18 @@ def test_a_start_that_a_freeze_may_have_interrupted_is_none_without_trust(run: R
     assert run.verdict().violations == []
 
 
+def test_a_ticks_job_whose_pod_was_killed_is_run_again(run: Run) -> None:
+    killed = pulse(19)
+    run.history.notes = [one for one in run.history.notes if one.id != killed]
+    run.history.notes += [note("start", killed, 1, 19.9), note("start", killed, 3, 28.6, B)]
+    run.history.notes.append(note("end", killed, 3, 28.7, B))
+    run.rows.events.append(EventRow(f"key-{killed}", "RESCUED", 1, A, 28.5))
+    run.change(killed, version=4, rescues=1)
+    verdict = run.verdict()
+    assert verdict.violations == []
+    assert (verdict.counts["rescued"], verdict.counts["reexecuted"]) == (2, 3)
+
+
 def test_a_pod_that_was_told_to_end_may_give_back(run: Run) -> None:
     _without_cause(run)
     run.history.hits.append(Hit(2, "ended", 14.0))
@@ -364,13 +436,17 @@ def _no_fault(run: Run) -> None:
     run.history.faults = [replace(run.history.faults[0], landed=False)]
 
 
+def _no_ticks(run: Run) -> None:
+    run.rows.jobs = [one for one in run.rows.jobs if one.namespace != RECURRING]
+
+
 def _not_drained(run: Run) -> None:
     run.rows.drained = False
     run.rows.left["ready in faults"] = 5
     run.rows.jobs.pop(0)  # still in the queue, perhaps: not lost
 
 
-@pytest.mark.parametrize("spoil", [_nothing_confirmed, _no_fault, _not_drained])
+@pytest.mark.parametrize("spoil", [_nothing_confirmed, _no_fault, _no_ticks, _not_drained])
 def test_a_run_that_proves_nothing_is_no_pass(spoil: Callable[[Run], None], run: Run) -> None:
     spoil(run)
     verdict = run.verdict()
