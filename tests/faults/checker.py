@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from tests.faults.history import FOREVER, EventRow, History, Hit, JobRow, Note, Reading, Rows
 from tests.faults.observer import body_digest
-from tests.faults.terms import PULSE_BODY, RECURRING, broken_ticks, tick_of
+from tests.faults.terms import CONCURRENCY, LIMITED, PULSE_BODY, RECURRING, Span, broken_ticks, crowds, tick_of
 
 MOVES = {
     "SCHEDULED": {"ENQUEUED"},
@@ -94,6 +94,7 @@ class Checker:
         self._beats = Beats(history.readings)
         self._worst: float | None = None
         self._reexecuted = 0
+        self._most = 0
 
     def verdict(self) -> Verdict:
         """Look at everything."""
@@ -105,6 +106,7 @@ class Checker:
             self._transitions(row)
             self._results(row)
             self._again(row)
+        self._limit()
         self._trust()
         self._rescues()
         self._drain()
@@ -143,6 +145,7 @@ class Checker:
             "dead_letters": len(self._rows.letters),
             "starts": sum(note.what == "start" for note in self._history.notes),
             "ticks": len(self._recurring),
+            "limited_at_once": self._most,
             "recovered": sum(
                 all(row.namespace != RECURRING for row in rows) and identity not in confirmed_ids
                 for identity, rows in self._by_id.items()
@@ -163,17 +166,17 @@ class Checker:
                 self._say("lost", "I1", f"{one.id} was confirmed, and there is no job and no dead letter")
             elif not one.good and one.digest not in letters:
                 self._say("lost", "I1", f"poison {one.number} ({one.digest}) was confirmed and is no dead letter")
-        bodies: dict[str, set[str]] = defaultdict(set)
+        bodies: dict[tuple[str, str], set[str]] = defaultdict(set)
         for one in self._history.attempts:
             if one.good:
-                bodies[one.id].add(one.digest)
+                bodies[one.route, one.id].add(one.digest)
         for row in self._rows.jobs:
             if row.namespace == RECURRING:
                 if tick_of(row) is None or row.digest != body_digest(PULSE_BODY):
                     self._say("unexpected", "I3", f"{row.id} with the body {row.digest} is no tick's job")
-            elif row.id not in bodies:
-                self._say("unexpected", "I3", f"nobody published {row.id}")
-            elif row.digest not in bodies[row.id]:
+            elif (row.namespace, row.id) not in bodies:
+                self._say("unexpected", "I3", f"nobody published {row.id} for {row.namespace}")
+            elif row.digest not in bodies[row.namespace, row.id]:
                 self._say("unexpected", "I3", f"the body of {row.id} is none that was published under this ID")
 
     def _letters(self) -> None:
@@ -302,6 +305,33 @@ class Checker:
             or any(one.disturbs_store and one.start <= note.at and one.end >= since for one in self._history.faults)
             or self._stalled(since, note.at)
         )
+
+    # What routes ask for
+
+    def _limit(self) -> None:
+        """No more handlers of the limited route run at once than it allows, over all pods."""
+        for running in crowds(self._spans(row for row in self._rows.jobs if row.namespace == LIMITED)):
+            self._most = max(self._most, len(running))
+            if len(running) > CONCURRENCY:
+                self._say("too many at once", "limit", ", ".join(one.name for one in running))
+
+    def _spans(self, rows: Iterable[JobRow]) -> Iterator[Span]:
+        """The runs of these jobs. One counts until its handler noted an end, its pod was killed, frozen or told to end,
+        or its row was taken from it: a pod without the store is told by its own clock, and a cut alone ends nothing."""
+        for row in rows:
+            for note in self._notes[row.id]:
+                if note.what != "start":
+                    continue
+                ends = [n.at for n in self._notes[row.id] if n.version == note.version and n.what != "start"]
+                ends += [
+                    hit.start for hit in self._hits[note.pid] if hit.how != "cut" and hit.end + INTERRUPTED >= note.at
+                ]
+                ends += [
+                    event.at
+                    for event in self._events[row.key]
+                    if (event.kind, event.version) == ("RESCUED", note.version)
+                ]
+                yield Span(note.at, min(ends, default=FOREVER), f"{row.id} version {note.version} on pod {note.pid}")
 
     # Trust and rescue
 

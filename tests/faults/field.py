@@ -25,7 +25,7 @@ from tests.faults.observer import Observer, all_rows, engine_of
 from tests.faults.pods import Slot, Stalls, Supervisor, behind
 from tests.faults.proxy import Proxy
 from tests.faults.publisher import TOO_LARGE, Amqp, KafkaWire, Local, Publisher, Traffic, Wire
-from tests.faults.terms import PULSE
+from tests.faults.terms import CONCURRENCY, LIMITED, PULSE, ROUTE, TASKS
 from tests.servers.kafka import Kafka
 from tests.servers.mariadb import MariaDB
 from tests.servers.postgresql import PostgreSQL
@@ -43,7 +43,8 @@ sources:
   tasks: {{{source}, max_message_bytes: {limit}}}
 defaults: {{retries: 3, backoff: {{base: 200ms, factor: 2, max: 2s}}}}
 routes:
-  - {{name: tasks, from: tasks, handler: "tests.faults.handlers:work"}}
+  - {{name: {limited}, from: tasks, when: {{"header:{route}": {limited}}}, concurrency: {concurrency}, {handler}}}
+  - {{name: {tasks}, from: tasks, {handler}}}
 recurring:
   {pulse}: {{every: 1s, overlap: allow, misfire: all, handler: "tests.faults.handlers:pulse"}}
 pod: {{heartbeat: {heartbeat:g}s, workers: 8, grace: {grace:g}s, name: "${{POD_NAME}}"}}
@@ -160,6 +161,11 @@ class Field:
             brokers='{bus: "${BROKER_URL}"}' if self.broker is not None else "{}",
             source=SOURCES[self.broker_kind][delivery],
             limit=f"{TOO_LARGE // 1024}KiB",
+            route=ROUTE,
+            tasks=TASKS,
+            limited=LIMITED,
+            concurrency=CONCURRENCY,
+            handler='handler: "tests.faults.handlers:work"',
             pulse=PULSE,
             heartbeat=HEARTBEAT,
             grace=GRACE,

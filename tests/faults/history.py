@@ -54,6 +54,8 @@ class Attempt:
     good: bool
     """It must become a job; otherwise a dead letter."""
     at: float = 0.0
+    route: str = "tasks"
+    """Which it must go."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,8 @@ def read(folder: Path) -> History:
     history = History()
     for line in lines(folder / PUBLISH):
         if line["what"] == "attempted":
-            history.attempts.append(Attempt(line["n"], line["id"], line["digest"], line["good"], line["at"]))
+            fields = (line[name] for name in ("n", "id", "digest", "good", "at", "route"))
+            history.attempts.append(Attempt(*fields))
         else:
             history.confirmed.add(line["n"])
     for line in lines(folder / HANDLERS):

@@ -24,7 +24,7 @@ from tests.faults.history import (
     read,
 )
 from tests.faults.observer import body_digest
-from tests.faults.terms import PULSE_BODY, RECURRING
+from tests.faults.terms import LIMITED, PULSE_BODY, RECURRING
 
 HEARTBEAT = 2.0
 TICKS = range(10, 30)
@@ -115,6 +115,24 @@ class Run:
         """Change a job's row."""
         self.rows.jobs = [replace(one, **more) if one.id == name else one for one in self.rows.jobs]  # type: ignore[arg-type]
 
+    def job(self, name: str, start: float, end: float, owner: str = A, **more: object) -> None:
+        """A job of the limited route that ran once."""
+        self.history.attempts.append(
+            Attempt(len(self.history.attempts) + 100, name, f"body-{name}", True, 0.0, LIMITED)
+        )
+        self.history.notes += [note("start", name, 1, start, owner), note("end", name, 1, end, owner)]
+        self.rows.jobs.append(row(name, 2, namespace=LIMITED, **more))
+
+    def job_again(self, name: str, start: float, end: float, *, rescued: float, late: float | None = None) -> None:
+        """A job of the limited route that the pod of A began at 19.5, and B ended. A's handler ended late, or never."""
+        self.job(name, start, end, B, rescues=1)
+        self.change(name, version=4)
+        self.history.notes = [replace(one, version=3) if one.id == name else one for one in self.history.notes]
+        self.history.notes.append(note("start", name, 1, 19.5))
+        if late is not None:
+            self.history.notes.append(note("end", name, 1, late))
+        self.rows.events.append(EventRow(f"key-{name}", "RESCUED", 1, A, rescued))
+
 
 @pytest.fixture
 def run() -> Run:
@@ -135,6 +153,7 @@ def test_a_good_run_passes(run: Run) -> None:
         "dead_letters": 1,
         "starts": 26,
         "ticks": 20,
+        "limited_at_once": 0,
         "recovered": 0,
         "reexecuted": 2,
         "rescued": 1,
@@ -306,6 +325,22 @@ def _tick_taken_from_a_pod_that_lives(run: Run) -> None:
     run.change(pulse(24), version=4, rescues=1)
 
 
+def _too_many(run: Run) -> None:
+    for number in range(4):
+        run.job(f"limited-{number}", 12.0, 13.0, A if number % 2 else B)
+
+
+def _too_many_beside_one_that_goes_on(run: Run) -> None:
+    """It was killed at 20, and no sooner."""
+    run.job_again("limited", 28.6, 29.0, rescued=28.5)
+    for number in range(3):
+        run.job(f"limited-{number}", 19.6, 19.9, B)
+
+
+def _another_route(run: Run) -> None:
+    run.change("one", namespace=LIMITED)
+
+
 def _crashed(run: Run) -> None:
     run.history.crashes.append(Crash(1, "-15"))
 
@@ -346,6 +381,9 @@ def _crashed(run: Run) -> None:
         (_body_of_no_tick, "unexpected"),
         (_tick_not_run, "result without a run"),
         (_tick_taken_from_a_pod_that_lives, "fenced"),
+        (_too_many, "too many at once"),
+        (_too_many_beside_one_that_goes_on, "too many at once"),
+        (_another_route, "unexpected"),
         (_crashed, "crashed"),
     ],
 )
@@ -399,6 +437,47 @@ def test_a_ticks_job_whose_pod_was_killed_is_run_again(run: Run) -> None:
     verdict = run.verdict()
     assert verdict.violations == []
     assert (verdict.counts["rescued"], verdict.counts["reexecuted"]) == (2, 3)
+
+
+def test_so_many_as_the_limit_allows_may_run_at_once(run: Run) -> None:
+    for number in range(6):
+        run.job(f"limited-{number}", 12.0 + number // 3, 13.0 + number // 3, A if number % 2 else B)
+    verdict = run.verdict()
+    assert verdict.violations == []
+    assert verdict.counts["limited_at_once"] == 3
+
+
+def test_what_a_killed_pod_ran_leaves_its_place(run: Run) -> None:
+    run.job_again("limited", 28.6, 29.0, rescued=28.5)
+    for number in range(3):
+        run.job(f"limited-{number}", 20.1, 21.0, B)
+    assert run.verdict().violations == []
+
+
+def test_what_a_pod_ran_that_was_cut_off_leaves_its_place_when_it_is_taken(run: Run) -> None:
+    run.history.hits = [Hit(1, "cut", 19.0, 30.0)]
+    run.job_again("limited", 28.6, 28.9, rescued=28.5, late=28.95)
+    for number in range(2):
+        run.job(f"limited-{number}", 28.6, 28.9, B)
+    assert [one.kind for one in run.verdict().violations] == ["not told"]
+    run.job("too-many", 28.7, 28.8, B)
+    assert [one.kind for one in run.verdict().violations] == ["too many at once", "not told"]
+    run.history.notes = [one for one in run.history.notes if one.id != "too-many"]
+    run.change("too-many", version=1, state="ENQUEUED")
+    for number in range(3):
+        run.job(f"early-{number}", 20.1, 20.2, B)
+    assert "too many at once" in {one.kind for one in run.verdict().violations}
+
+
+def test_a_start_that_is_noted_after_the_thaw_takes_no_place(run: Run) -> None:
+    run.history.hits = [Hit(1, "frozen", 19.0, 30.0)]
+    run.job_again("limited", 28.6, 28.9, rescued=28.5)
+    run.history.notes = [
+        replace(one, at=30.1) if (one.id, one.version) == ("limited", 1) else one for one in run.history.notes
+    ]
+    for number in range(3):
+        run.job(f"limited-{number}", 30.0, 31.0, B)
+    assert run.verdict().violations == []
 
 
 def test_a_pod_that_was_told_to_end_may_give_back(run: Run) -> None:
