@@ -17,7 +17,19 @@ from dataclasses import dataclass, field
 
 from tests.faults.history import FOREVER, EventRow, History, Hit, JobRow, Note, Reading, Rows
 from tests.faults.observer import body_digest
-from tests.faults.terms import CONCURRENCY, LIMITED, PULSE_BODY, RECURRING, Span, broken_ticks, crowds, tick_of
+from tests.faults.terms import (
+    CONCURRENCY,
+    LIMITED,
+    LOCKED,
+    PULSE_BODY,
+    RECURRING,
+    Span,
+    Turn,
+    broken_ticks,
+    crowds,
+    overtaken,
+    tick_of,
+)
 
 MOVES = {
     "SCHEDULED": {"ENQUEUED"},
@@ -95,6 +107,7 @@ class Checker:
         self._worst: float | None = None
         self._reexecuted = 0
         self._most = 0
+        self._waited = 0
 
     def verdict(self) -> Verdict:
         """Look at everything."""
@@ -107,6 +120,7 @@ class Checker:
             self._results(row)
             self._again(row)
         self._limit()
+        self._locks()
         self._trust()
         self._rescues()
         self._drain()
@@ -146,6 +160,7 @@ class Checker:
             "starts": sum(note.what == "start" for note in self._history.notes),
             "ticks": len(self._recurring),
             "limited_at_once": self._most,
+            "waited_for_lock": self._waited,
             "recovered": sum(
                 all(row.namespace != RECURRING for row in rows) and identity not in confirmed_ids
                 for identity, rows in self._by_id.items()
@@ -315,23 +330,60 @@ class Checker:
             if len(running) > CONCURRENCY:
                 self._say("too many at once", "limit", ", ".join(one.name for one in running))
 
+    def _locks(self) -> None:
+        """Of the jobs with one lock one runs at a time and keeps the lock from its first run to its last; they begin in
+        the order in which they came."""
+        keys = {(one.route, one.id): one.key for one in self._history.attempts if one.key}
+        by_key: dict[str, list[JobRow]] = defaultdict(list)
+        for row in self._rows.jobs:
+            if row.namespace == LOCKED:
+                by_key[keys.get((row.namespace, row.id), "")].append(row)
+        for key, rows in by_key.items():
+            for running in crowds(self._spans(rows)):
+                if len(running) > 1:
+                    self._say("two at once", "lock", f"of {key}: " + ", ".join(one.name for one in running))
+            for held in crowds(self._held(rows)):
+                if len(held) > 1:
+                    self._say("not kept", "lock", f"of {key}: by " + ", ".join(one.name for one in held))
+            for turn, other in overtaken(self._turns(rows)):
+                late = other.start - turn.start
+                self._say("overtaken", "lock", f"of {key}: {other.name} by {turn.name}, {late:.2f} s before it")
+
+    def _held(self, rows: Iterable[JobRow]) -> Iterator[Span]:
+        """For each of these jobs, from its first run to the end of its last."""
+        for row in rows:
+            versions = {note.version: span for note, span in self._runs(row)}
+            if versions:
+                first = min(span.start for span in versions.values())
+                yield versions[max(versions)]._replace(start=first, name=row.id)
+
+    def _turns(self, rows: Iterable[JobRow]) -> Iterator[Turn]:
+        for row in rows:
+            starts = [note.at for note in self._notes[row.id] if note.what == "start"]
+            seen_at = self._history.waiting.get(row.key, FOREVER)
+            self._waited += seen_at < FOREVER
+            if starts:
+                yield Turn(row.created_at, min(starts), seen_at, row.id)
+
     def _spans(self, rows: Iterable[JobRow]) -> Iterator[Span]:
         """The runs of these jobs. One counts until its handler noted an end, its pod was killed, frozen or told to end,
         or its row was taken from it: a pod without the store is told by its own clock, and a cut alone ends nothing."""
         for row in rows:
-            for note in self._notes[row.id]:
-                if note.what != "start":
-                    continue
-                ends = [n.at for n in self._notes[row.id] if n.version == note.version and n.what != "start"]
-                ends += [
-                    hit.start for hit in self._hits[note.pid] if hit.how != "cut" and hit.end + INTERRUPTED >= note.at
-                ]
-                ends += [
-                    event.at
-                    for event in self._events[row.key]
-                    if (event.kind, event.version) == ("RESCUED", note.version)
-                ]
-                yield Span(note.at, min(ends, default=FOREVER), f"{row.id} version {note.version} on pod {note.pid}")
+            for _, span in self._runs(row):
+                yield span
+
+    def _runs(self, row: JobRow) -> Iterator[tuple[Note, Span]]:
+        notes = self._notes[row.id]
+        for note in notes:
+            if note.what != "start":
+                continue
+            ends = [n.at for n in notes if n.version == note.version and n.what != "start"]
+            ends += [hit.start for hit in self._hits[note.pid] if hit.how != "cut" and hit.end + INTERRUPTED >= note.at]
+            ends += [
+                event.at for event in self._events[row.key] if (event.kind, event.version) == ("RESCUED", note.version)
+            ]
+            until = min(ends, default=FOREVER)
+            yield note, Span(note.at, until, f"{row.id} version {note.version} on pod {note.pid}")
 
     # Trust and rescue
 

@@ -25,7 +25,7 @@ from tests.faults.observer import Observer, all_rows, engine_of
 from tests.faults.pods import Slot, Stalls, Supervisor, behind
 from tests.faults.proxy import Proxy
 from tests.faults.publisher import TOO_LARGE, Amqp, KafkaWire, Local, Publisher, Traffic, Wire
-from tests.faults.terms import CONCURRENCY, LIMITED, PULSE, ROUTE, TASKS
+from tests.faults.terms import CONCURRENCY, KEY, LIMITED, LOCKED, PULSE, ROUTE, TASKS
 from tests.servers.kafka import Kafka
 from tests.servers.mariadb import MariaDB
 from tests.servers.postgresql import PostgreSQL
@@ -44,6 +44,7 @@ sources:
 defaults: {{retries: 3, backoff: {{base: 200ms, factor: 2, max: 2s}}}}
 routes:
   - {{name: {limited}, from: tasks, when: {{"header:{route}": {limited}}}, concurrency: {concurrency}, {handler}}}
+  - {{name: {locked}, from: tasks, when: {{"header:{route}": {locked}}}, lock: "header:{key}", {handler}}}
   - {{name: {tasks}, from: tasks, {handler}}}
 recurring:
   {pulse}: {{every: 1s, overlap: allow, misfire: all, handler: "tests.faults.handlers:pulse"}}
@@ -164,6 +165,8 @@ class Field:
             route=ROUTE,
             tasks=TASKS,
             limited=LIMITED,
+            locked=LOCKED,
+            key=KEY,
             concurrency=CONCURRENCY,
             handler='handler: "tests.faults.handlers:work"',
             pulse=PULSE,

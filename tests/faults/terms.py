@@ -7,11 +7,14 @@ from typing import NamedTuple
 
 from tests.faults.history import JobRow
 
-TASKS, LIMITED = "tasks", "limited"
+TASKS, LIMITED, LOCKED = "tasks", "limited", "locked"
 """Routes, and the namespaces of their jobs."""
 ROUTE = "route"
 """The header that says which, where it is not the main one."""
 CONCURRENCY = 3
+KEY = "key"
+"""The header whose value is the lock of a message of the locked route."""
+KEYS = tuple("abcdefgh")
 
 PULSE = "pulse"
 """A recurring job whose ticks are the whole seconds; none may be passed over."""
@@ -53,3 +56,31 @@ def crowds(spans: Iterable[Span]) -> Iterator[list[Span]]:
         if span.until > span.start:
             running = [one for one in running if one.until > span.start] + [span]
             yield running
+
+
+class Turn(NamedTuple):
+    """A job that waited for a lock."""
+
+    created_at: float
+    """When the store began to insert it."""
+    start: float
+    """Of its first run."""
+    seen_at: float
+    """When it certainly stood in the store."""
+    name: str
+
+
+def overtaken(turns: Iterable[Turn]) -> Iterator[tuple[Turn, Turn]]:
+    """Of one lock: a job that began before another which had stood in the store before the first one was inserted.
+
+    The order of two whose inserts may have been under way at once is open: the store may commit either first.
+    """
+    listed = list(turns)
+    seen = sorted(listed, key=lambda turn: turn.seen_at)
+    place, last = 0, None
+    for turn in sorted(listed):
+        while place < len(seen) and seen[place].seen_at < turn.created_at:
+            last = max(last or seen[place], seen[place], key=lambda one: one.start)
+            place += 1
+        if last is not None and turn.start < last.start:
+            yield turn, last

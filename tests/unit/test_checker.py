@@ -24,7 +24,7 @@ from tests.faults.history import (
     read,
 )
 from tests.faults.observer import body_digest
-from tests.faults.terms import LIMITED, PULSE_BODY, RECURRING
+from tests.faults.terms import LIMITED, LOCKED, PULSE_BODY, RECURRING
 
 HEARTBEAT = 2.0
 TICKS = range(10, 30)
@@ -115,23 +115,30 @@ class Run:
         """Change a job's row."""
         self.rows.jobs = [replace(one, **more) if one.id == name else one for one in self.rows.jobs]  # type: ignore[arg-type]
 
-    def job(self, name: str, start: float, end: float, owner: str = A, **more: object) -> None:
-        """A job of the limited route that ran once."""
-        self.history.attempts.append(
-            Attempt(len(self.history.attempts) + 100, name, f"body-{name}", True, 0.0, LIMITED)
-        )
+    def job(self, name: str, start: float, end: float, owner: str = A, *, key: str = "", **more: object) -> None:
+        """A job of the limited route that ran once, or, with a key, of the locked one."""
+        route, number = LOCKED if key else LIMITED, len(self.history.attempts) + 100
+        self.history.attempts.append(Attempt(number, name, f"body-{name}", True, 0.0, route, key))
         self.history.notes += [note("start", name, 1, start, owner), note("end", name, 1, end, owner)]
-        self.rows.jobs.append(row(name, 2, namespace=LIMITED, **more))
+        self.rows.jobs.append(row(name, 2, namespace=route, **more))
 
-    def job_again(self, name: str, start: float, end: float, *, rescued: float, late: float | None = None) -> None:
-        """A job of the limited route that the pod of A began at 19.5, and B ended. A's handler ended late, or never."""
-        self.job(name, start, end, B, rescues=1)
+    def job_again(
+        self, name: str, start: float, end: float, *, rescued: float, late: float | None = None, key: str = ""
+    ) -> None:
+        """A job that the pod of A began at 19.5, and B ended. A's handler ended late, or never."""
+        self.job(name, start, end, B, key=key, rescues=1)
         self.change(name, version=4)
         self.history.notes = [replace(one, version=3) if one.id == name else one for one in self.history.notes]
         self.history.notes.append(note("start", name, 1, 19.5))
         if late is not None:
             self.history.notes.append(note("end", name, 1, late))
         self.rows.events.append(EventRow(f"key-{name}", "RESCUED", 1, A, rescued))
+
+    def turn(self, name: str, key: str, created: float, start: float, *, seen: float | None = None) -> None:
+        """A job with a lock that ran for half a second."""
+        self.job(name, start, start + 0.5, B, key=key, created_at=created)
+        if seen is not None:
+            self.history.waiting[f"key-{name}"] = seen
 
 
 @pytest.fixture
@@ -154,6 +161,7 @@ def test_a_good_run_passes(run: Run) -> None:
         "starts": 26,
         "ticks": 20,
         "limited_at_once": 0,
+        "waited_for_lock": 0,
         "recovered": 0,
         "reexecuted": 2,
         "rescued": 1,
@@ -337,6 +345,25 @@ def _too_many_beside_one_that_goes_on(run: Run) -> None:
         run.job(f"limited-{number}", 19.6, 19.9, B)
 
 
+def _two_of_one_lock(run: Run) -> None:
+    run.turn("first", "a", 12.0, 12.1)
+    run.turn("second", "a", 12.2, 12.5)
+
+
+def _lost_its_lock_to_a_retry(run: Run) -> None:
+    run.history.attempts.append(Attempt(50, "retry", "body-retry", True, 0.0, LOCKED, "a"))
+    run.history.notes += [note("start", "retry", 1, 12.0, B), note("raise", "retry", 1, 12.1, B)]
+    run.history.notes += [note("start", "retry", 4, 13.0, B), note("end", "retry", 4, 13.1, B)]
+    run.rows.events.append(EventRow("key-retry", "FAILED", 1, B, 12.1))
+    run.rows.jobs.append(row("retry", 5, namespace=LOCKED, attempts=1))
+    run.turn("between", "a", 12.0, 12.3)
+
+
+def _overtaken(run: Run) -> None:
+    run.turn("first", "a", 12.0, 13.5, seen=12.3)
+    run.turn("second", "a", 12.4, 12.5)
+
+
 def _another_route(run: Run) -> None:
     run.change("one", namespace=LIMITED)
 
@@ -383,6 +410,9 @@ def _crashed(run: Run) -> None:
         (_tick_taken_from_a_pod_that_lives, "fenced"),
         (_too_many, "too many at once"),
         (_too_many_beside_one_that_goes_on, "too many at once"),
+        (_two_of_one_lock, "two at once"),
+        (_lost_its_lock_to_a_retry, "not kept"),
+        (_overtaken, "overtaken"),
         (_another_route, "unexpected"),
         (_crashed, "crashed"),
     ],
@@ -477,6 +507,37 @@ def test_a_start_that_is_noted_after_the_thaw_takes_no_place(run: Run) -> None:
     ]
     for number in range(3):
         run.job(f"limited-{number}", 30.0, 31.0, B)
+    assert run.verdict().violations == []
+
+
+def test_jobs_with_one_lock_run_one_after_the_other(run: Run) -> None:
+    run.turn("first", "a", 12.0, 12.1)
+    run.turn("second", "a", 12.2, 12.6, seen=12.3)
+    run.turn("third", "a", 12.4, 13.1, seen=12.5)
+    run.turn("another", "b", 12.4, 12.5)
+    verdict = run.verdict()
+    assert verdict.violations == []
+    assert verdict.counts["waited_for_lock"] == 2
+
+
+def test_the_order_of_inserts_that_were_under_way_at_once_is_open(run: Run) -> None:
+    run.turn("second", "a", 12.2, 12.7, seen=12.45)
+    run.turn("first", "a", 12.4, 12.1)
+    assert run.verdict().violations == []
+
+
+def test_what_a_killed_pod_ran_leaves_its_lock_to_its_next_run(run: Run) -> None:
+    run.job_again("limited", 28.6, 28.9, rescued=28.5, key="a")
+    run.turn("next", "a", 20.0, 29.0, seen=20.2)
+    assert run.verdict().violations == []
+    run.turn("soon", "a", 20.0, 21.0, seen=20.2)  # its lock was to be kept until it ended
+    assert [one.kind for one in run.verdict().violations] == ["not kept"]
+
+
+def test_a_run_that_goes_on_after_the_thaw_keeps_no_lock(run: Run) -> None:
+    run.history.hits = [Hit(1, "frozen", 20.0, 31.0)]
+    run.job_again("limited", 28.6, 28.9, rescued=28.5, late=31.1, key="a")
+    run.turn("next", "a", 20.0, 31.0, seen=20.2)
     assert run.verdict().violations == []
 
 
