@@ -125,7 +125,7 @@ class Traffic:
             act = "raise-once" if dice.random() < 0.03 else ""
             return self.task(act=act, sleep=dice.uniform(0.02, 0.25), route=LIMITED)
         if draw < 0.45:
-            act = "raise-once" if dice.random() < 0.05 else ""
+            act = "raise-once" if dice.random() < 0.25 else ""
             return self.task(act=act, sleep=dice.uniform(0.02, 0.15), route=LOCKED, key=dice.choice(KEYS))
         return self.task(sleep=dice.uniform(0.02, 0.2) if draw > 0.85 else 0.0)
 
