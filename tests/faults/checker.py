@@ -16,6 +16,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tests.faults.history import FOREVER, EventRow, History, Hit, JobRow, Note, Reading, Rows
+from tests.faults.observer import body_digest
+from tests.faults.terms import (
+    CONCURRENCY,
+    LIMITED,
+    LOCKED,
+    PULSE_BODY,
+    RECURRING,
+    Span,
+    Turn,
+    broken_ticks,
+    crowds,
+    overtaken,
+    tick_of,
+)
 
 MOVES = {
     "SCHEDULED": {"ENQUEUED"},
@@ -74,6 +88,7 @@ class Checker:
         self._heartbeat = heartbeat
         self._found: list[Violation] = []
         self._jobs = {row.key: row for row in rows.jobs}
+        self._recurring = [row for row in rows.jobs if row.namespace == RECURRING]
         self._by_id: dict[str, list[JobRow]] = defaultdict(list)
         for row in rows.jobs:
             self._by_id[row.id].append(row)
@@ -91,16 +106,21 @@ class Checker:
         self._beats = Beats(history.readings)
         self._worst: float | None = None
         self._reexecuted = 0
+        self._most = 0
+        self._waited = 0
 
     def verdict(self) -> Verdict:
         """Look at everything."""
         self._messages()
         self._letters()
         self._doubles()
+        self._ticks()
         for row in self._rows.jobs:
             self._transitions(row)
             self._results(row)
             self._again(row)
+        self._limit()
+        self._locks()
         self._trust()
         self._rescues()
         self._drain()
@@ -118,6 +138,8 @@ class Checker:
         reasons = []
         if not self._history.confirmed:
             reasons.append("no message was confirmed")
+        if not self._recurring:
+            reasons.append("no tick made a job")
         if not landed:
             reasons.append("no fault landed")
         if not self._rows.drained:
@@ -136,7 +158,13 @@ class Checker:
             "jobs": len(self._rows.jobs),
             "dead_letters": len(self._rows.letters),
             "starts": sum(note.what == "start" for note in self._history.notes),
-            "recovered": sum(identity not in confirmed_ids for identity in self._by_id),
+            "ticks": len(self._recurring),
+            "limited_at_once": self._most,
+            "waited_for_lock": self._waited,
+            "recovered": sum(
+                all(row.namespace != RECURRING for row in rows) and identity not in confirmed_ids
+                for identity, rows in self._by_id.items()
+            ),
             "reexecuted": self._reexecuted,
             "rescued": sum(event.kind == "RESCUED" for event in self._rows.events),
         }
@@ -153,14 +181,17 @@ class Checker:
                 self._say("lost", "I1", f"{one.id} was confirmed, and there is no job and no dead letter")
             elif not one.good and one.digest not in letters:
                 self._say("lost", "I1", f"poison {one.number} ({one.digest}) was confirmed and is no dead letter")
-        bodies: dict[str, set[str]] = defaultdict(set)
+        bodies: dict[tuple[str, str], set[str]] = defaultdict(set)
         for one in self._history.attempts:
             if one.good:
-                bodies[one.id].add(one.digest)
+                bodies[one.route, one.id].add(one.digest)
         for row in self._rows.jobs:
-            if row.id not in bodies:
-                self._say("unexpected", "I3", f"nobody published {row.id}")
-            elif row.digest not in bodies[row.id]:
+            if row.namespace == RECURRING:
+                if tick_of(row) is None or row.digest != body_digest(PULSE_BODY):
+                    self._say("unexpected", "I3", f"{row.id} with the body {row.digest} is no tick's job")
+            elif (row.namespace, row.id) not in bodies:
+                self._say("unexpected", "I3", f"nobody published {row.id} for {row.namespace}")
+            elif row.digest not in bodies[row.namespace, row.id]:
                 self._say("unexpected", "I3", f"the body of {row.id} is none that was published under this ID")
 
     def _letters(self) -> None:
@@ -193,6 +224,11 @@ class Checker:
         for (key, version), number in results.items():
             if number > 1:
                 self._say("doubled", "I7", f"{number} results of version {version} of {self._name(key)}")
+
+    def _ticks(self) -> None:
+        """Each tick of the recurring job has one job (I13)."""
+        for text in broken_ticks(self._recurring):
+            self._say("ticks", "I13", text)
 
     def _name(self, key: str) -> str:
         return self._jobs[key].id if key in self._jobs else key
@@ -284,6 +320,70 @@ class Checker:
             or any(one.disturbs_store and one.start <= note.at and one.end >= since for one in self._history.faults)
             or self._stalled(since, note.at)
         )
+
+    # What routes ask for
+
+    def _limit(self) -> None:
+        """No more handlers of the limited route run at once than it allows, over all pods."""
+        for running in crowds(self._spans(row for row in self._rows.jobs if row.namespace == LIMITED)):
+            self._most = max(self._most, len(running))
+            if len(running) > CONCURRENCY:
+                self._say("too many at once", "limit", ", ".join(one.name for one in running))
+
+    def _locks(self) -> None:
+        """Of the jobs with one lock one runs at a time and keeps the lock from its first run to its last; they begin in
+        the order in which they came."""
+        keys = {(one.route, one.id): one.key for one in self._history.attempts if one.key}
+        by_key: dict[str, list[JobRow]] = defaultdict(list)
+        for row in self._rows.jobs:
+            if row.namespace == LOCKED:
+                by_key[keys.get((row.namespace, row.id), "")].append(row)
+        for key, rows in by_key.items():
+            for running in crowds(self._spans(rows)):
+                if len(running) > 1:
+                    self._say("two at once", "lock", f"of {key}: " + ", ".join(one.name for one in running))
+            for held in crowds(self._held(rows)):
+                if len(held) > 1:
+                    self._say("not kept", "lock", f"of {key}: by " + ", ".join(one.name for one in held))
+            for turn, other in overtaken(self._turns(rows)):
+                late = other.start - turn.start
+                self._say("overtaken", "lock", f"of {key}: {other.name} by {turn.name}, {late:.2f} s before it")
+
+    def _held(self, rows: Iterable[JobRow]) -> Iterator[Span]:
+        """For each of these jobs, from its first run to the end of its last."""
+        for row in rows:
+            versions = {note.version: span for note, span in self._runs(row)}
+            if versions:
+                first = min(span.start for span in versions.values())
+                yield versions[max(versions)]._replace(start=first, name=row.id)
+
+    def _turns(self, rows: Iterable[JobRow]) -> Iterator[Turn]:
+        for row in rows:
+            starts = [note.at for note in self._notes[row.id] if note.what == "start"]
+            seen_at = self._history.waiting.get(row.key, FOREVER)
+            self._waited += seen_at < FOREVER
+            if starts:
+                yield Turn(row.created_at, min(starts), seen_at, row.id)
+
+    def _spans(self, rows: Iterable[JobRow]) -> Iterator[Span]:
+        """The runs of these jobs. One counts until its handler noted an end, its pod was killed, frozen or told to end,
+        or its row was taken from it: a pod without the store is told by its own clock, and a cut alone ends nothing."""
+        for row in rows:
+            for _, span in self._runs(row):
+                yield span
+
+    def _runs(self, row: JobRow) -> Iterator[tuple[Note, Span]]:
+        notes = self._notes[row.id]
+        for note in notes:
+            if note.what != "start":
+                continue
+            ends = [n.at for n in notes if n.version == note.version and n.what != "start"]
+            ends += [hit.start for hit in self._hits[note.pid] if hit.how != "cut" and hit.end + INTERRUPTED >= note.at]
+            ends += [
+                event.at for event in self._events[row.key] if (event.kind, event.version) == ("RESCUED", note.version)
+            ]
+            until = min(ends, default=FOREVER)
+            yield note, Span(note.at, until, f"{row.id} version {note.version} on pod {note.pid}")
 
     # Trust and rescue
 

@@ -16,14 +16,16 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from bridge.config.load import load
+from scheduler.storage.errors import StoreUnavailable
 from scheduler.storage.opening import open_storage
-from scheduler.storage.tables import jobs, messages, servers
+from scheduler.storage.tables import jobs, messages, recurring, servers
 from tests.acceptance.cluster import lag
-from tests.faults.history import NEMESIS, OBSERVER, PUBLISH, Journal, Rows
+from tests.faults.history import NEMESIS, OBSERVER, PUBLISH, Journal, Rows, now
 from tests.faults.observer import Observer, all_rows, engine_of
 from tests.faults.pods import Slot, Stalls, Supervisor, behind
 from tests.faults.proxy import Proxy
 from tests.faults.publisher import TOO_LARGE, Amqp, KafkaWire, Local, Publisher, Traffic, Wire
+from tests.faults.terms import CONCURRENCY, KEY, LIMITED, LOCKED, PULSE, ROUTE, TASKS
 from tests.servers.kafka import Kafka
 from tests.servers.mariadb import MariaDB
 from tests.servers.postgresql import PostgreSQL
@@ -41,7 +43,11 @@ sources:
   tasks: {{{source}, max_message_bytes: {limit}}}
 defaults: {{retries: 3, backoff: {{base: 200ms, factor: 2, max: 2s}}}}
 routes:
-  - {{name: tasks, from: tasks, handler: "tests.faults.handlers:work"}}
+  - {{name: {limited}, from: tasks, when: {{"header:{route}": {limited}}}, concurrency: {concurrency}, {handler}}}
+  - {{name: {locked}, from: tasks, when: {{"header:{route}": {locked}}}, lock: "header:{key}", {handler}}}
+  - {{name: {tasks}, from: tasks, {handler}}}
+recurring:
+  {pulse}: {{every: 1s, overlap: allow, misfire: all, handler: "tests.faults.handlers:pulse"}}
 pod: {{heartbeat: {heartbeat:g}s, workers: 8, grace: {grace:g}s, name: "${{POD_NAME}}"}}
 """
 SOURCES = {
@@ -156,6 +162,14 @@ class Field:
             brokers='{bus: "${BROKER_URL}"}' if self.broker is not None else "{}",
             source=SOURCES[self.broker_kind][delivery],
             limit=f"{TOO_LARGE // 1024}KiB",
+            route=ROUTE,
+            tasks=TASKS,
+            limited=LIMITED,
+            locked=LOCKED,
+            key=KEY,
+            concurrency=CONCURRENCY,
+            handler='handler: "tests.faults.handlers:work"',
+            pulse=PULSE,
             heartbeat=HEARTBEAT,
             grace=GRACE,
         )
@@ -210,8 +224,10 @@ class Field:
                     slot.start()
 
     def drain(self, seconds: float) -> Rows:
-        """Publish no more, wait until nothing is left, and read everything."""
+        """Publish no more, wait until every tick up to now has its job and nothing is left, and read everything."""
         self.publisher.stop()
+        at = now()
+        paused = wait_until(lambda: self._pause_once_past(at), seconds, 0.5)
         quiet_since: float | None = None
 
         def is_quiet() -> bool:
@@ -224,9 +240,19 @@ class Field:
 
         drained = wait_until(is_quiet, seconds, 0.5)
         rows = all_rows(self.store_url)
-        rows.drained = drained
+        rows.drained = paused and drained
         rows.left = self.left()
         return rows
+
+    def _pause_once_past(self, at: float) -> bool:
+        """Have no more ticks, if all up to then are fired."""
+        with contextlib.suppress(SQLAlchemyError, StoreUnavailable):
+            with self.engine.connect() as connection:
+                following = select(recurring.c.next_at).where(recurring.c.name == PULSE)
+                if connection.execute(following).scalar_one() <= at * 1e6:
+                    return False
+            return self.storage.pause_recurring(PULSE)
+        return False
 
     def _unfinished(self) -> int:
         with contextlib.suppress(SQLAlchemyError), self.engine.connect() as connection:

@@ -62,6 +62,13 @@ def work(task: Task, context: JobContext) -> None:
     note("end", context)
 
 
+def pulse(context: JobContext) -> None:
+    """A tick's job."""
+    note("start", context)
+    _sleep(0.02, context)
+    note("end", context)
+
+
 def _sleep(seconds: float, context: JobContext) -> None:
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:

@@ -2,7 +2,8 @@
 
 `publish.jsonl`: what the publisher attempted and what was confirmed to it. `handlers.jsonl`: what the pods' handlers
 did. `nemesis.jsonl`: faults, whom they hit, and when they were healed. `observer.jsonl`: the table of servers, read
-again and again past every fault, samples of jobs, and moments in which this machine itself stood still.
+again and again past every fault, jobs that wait for a lock, samples of jobs, and moments in which this machine itself
+stood still.
 
 Promises: a line is written whole or not at all, by whichever of many threads and processes; a process that is killed
 leaves its lines. All times are seconds since 1970 by the machine's clock, which is the database's too.
@@ -54,6 +55,10 @@ class Attempt:
     good: bool
     """It must become a job; otherwise a dead letter."""
     at: float = 0.0
+    route: str = "tasks"
+    """Which it must go."""
+    key: str = ""
+    """Of its lock."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,8 @@ class History:
     readings: list[Reading] = field(default_factory=list)
     samples: list[tuple[str, int, str]] = field(default_factory=list)
     """A job's id, version and state, as they stood at some moment."""
+    waiting: dict[str, float] = field(default_factory=dict)
+    """Jobs that waited for a lock: when that was first read, at the latest."""
     stalls: list[tuple[float, float]] = field(default_factory=list)
     """This machine ran nothing of ours for a while."""
     crashes: list[Crash] = field(default_factory=list)
@@ -143,6 +150,7 @@ class JobRow:
     rescues: int
     digest: str
     """Of the body that stands in the row, computed from its bytes."""
+    created_at: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -181,7 +189,8 @@ def read(folder: Path) -> History:
     history = History()
     for line in lines(folder / PUBLISH):
         if line["what"] == "attempted":
-            history.attempts.append(Attempt(line["n"], line["id"], line["digest"], line["good"], line["at"]))
+            fields = (line[name] for name in ("n", "id", "digest", "good", "at", "route", "key"))
+            history.attempts.append(Attempt(*fields))
         else:
             history.confirmed.add(line["n"])
     for line in lines(folder / HANDLERS):
@@ -195,6 +204,9 @@ def read(folder: Path) -> History:
                 history.readings.append(Reading(line["since"], line["at"], rows))
             case "jobs":
                 history.samples += [(key, version, state) for key, version, state in line["jobs"]]
+            case "waiting":
+                for key in line["jobs"]:
+                    history.waiting.setdefault(key, line["at"])
             case "stall":
                 history.stalls.append((line["since"], line["at"]))
     return history

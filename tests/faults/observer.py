@@ -1,5 +1,5 @@
-"""Looks into the store past every fault: the table of servers again and again, now and then jobs as they stand, and
-everything at the end."""
+"""Looks into the store past every fault: the table of servers and the jobs that wait for a lock again and again, now
+and then jobs as they stand, and everything at the end."""
 
 import random
 import threading
@@ -9,6 +9,7 @@ from hashlib import blake2b
 from sqlalchemy import Connection, Engine, Row, Table, create_engine, event, make_url, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from scheduler.storage.gates import LOCKED
 from scheduler.storage.tables import dead_letters, job_events, jobs, servers
 from tests.faults.history import EventRow, JobRow, Journal, Rows, now
 
@@ -49,6 +50,7 @@ class Observer(threading.Thread):
         self._journal = journal
         self._stopping = threading.Event()
         self._dice = random.Random(1)
+        self._waiting: set[bytes] = set()
 
     def run(self) -> None:
         rounds = 0
@@ -56,6 +58,7 @@ class Observer(threading.Thread):
             rounds += 1
             try:
                 self._read_servers()
+                self._read_waiting()
                 if rounds % self.SAMPLE_EVERY == 0:
                     self._sample()
             except SQLAlchemyError:
@@ -66,6 +69,15 @@ class Observer(threading.Thread):
         with self._engine.connect() as connection:
             rows = connection.execute(select(servers.c.id, servers.c.pid, servers.c.last_heartbeat)).all()
         self._journal.write("servers", since=since, servers=[[r.id.hex(), r.pid, r.last_heartbeat / 1e6] for r in rows])
+
+    def _read_waiting(self) -> None:
+        """Jobs that wait for a lock and did not at the last look."""
+        waits = (jobs.c.state == "ENQUEUED", jobs.c.lane == LOCKED)
+        with self._engine.connect() as connection:
+            waiting = set(connection.execute(select(jobs.c.id).where(*waits)).scalars())
+        if new := waiting - self._waiting:
+            self._journal.write("waiting", jobs=[key.hex() for key in new])
+        self._waiting = waiting
 
     def _sample(self) -> None:
         """Jobs with ids in a random place: ids are digests, so any place is as good as another."""
@@ -99,6 +111,7 @@ def all_rows(url: str) -> Rows:
                         attempts=row.attempts,
                         rescues=row.rescues,
                         digest=body_digest(row.body or b""),
+                        created_at=row.created_at / 1e6,
                     )
                 )
             for row in connection.execute(select(job_events)):

@@ -24,6 +24,7 @@ from scheduler.job import preview
 from scheduler.storage import Storage, StoreUnavailable
 from tests.faults.history import Journal
 from tests.faults.observer import body_digest
+from tests.faults.terms import KEY, KEYS, LIMITED, LOCKED, ROUTE, TASKS
 from tests.integration import amqp_wire
 
 TOO_LARGE = 512 * 1024
@@ -34,7 +35,15 @@ class Message:
     """What is sent, and whether it must become a job."""
 
     def __init__(
-        self, body: bytes, correlation: bytes | None, *, good: bool = True, encoding: str = "", table: bytes = b""
+        self,
+        body: bytes,
+        correlation: bytes | None,
+        *,
+        good: bool = True,
+        encoding: str = "",
+        table: bytes = b"",
+        route: str = TASKS,
+        key: str = "",
     ) -> None:
         self.body = body
         self.correlation = correlation
@@ -42,10 +51,19 @@ class Message:
         self.encoding = encoding
         self.table = table
         """Headers of AMQP as they are on the wire, which no client would send."""
+        self.route = route
+        self.key = key
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What says which route it is to go, and with which lock."""
+        route = {} if self.route == TASKS else {ROUTE: self.route}
+        return route | ({KEY: self.key} if self.key else {})
 
 
 class Traffic:
-    """An endless mix of messages, decided by a seed: duplicates, poison, giants, handlers that raise, and plain ones.
+    """An endless mix of messages, decided by a seed: duplicates, poison, giants, handlers that raise, a tenth that goes
+    the limited route, another the locked one, and plain ones.
 
     :param giant: bytes of the largest giant.
     :param without: kinds of poison that the broker can't carry.
@@ -61,7 +79,7 @@ class Traffic:
         self._recent: list[Message] = []
         self._count = 0
 
-    def task(self, act: str = "", sleep: float = 0.0, pad: int = 0) -> Message:
+    def task(self, act: str = "", sleep: float = 0.0, pad: int = 0, *, route: str = TASKS, key: str = "") -> Message:
         """A new message that becomes a job."""
         self._count += 1
         body: dict[str, object] = {"n": self._count}
@@ -71,7 +89,7 @@ class Traffic:
         identity = f"task-{self._count}".encode()
         if self._count % 50 == 0:
             identity += b"\xff\x00 " if self._count % 100 else b" "
-        return Message(json.dumps(body).encode(), identity)
+        return Message(json.dumps(body).encode(), identity, route=route, key=key)
 
     def __iter__(self) -> Iterator[Message]:
         dice = self._dice
@@ -83,7 +101,8 @@ class Traffic:
                 yield self._poison(dice.choice(self._poisons))
             elif draw < self.DUPLICATES + self.POISON + self.CONFLICTS and self._recent:
                 other = json.dumps({"n": -self._count, "pad": "another body under the same ID"}).encode()
-                yield Message(other, dice.choice(self._recent).correlation)
+                first = dice.choice(self._recent)
+                yield Message(other, first.correlation, route=first.route, key=first.key)
             else:
                 yield self._keep(self._plain(draw))
 
@@ -102,6 +121,12 @@ class Traffic:
             return self.task(act="raise")
         if draw > 0.955:
             return self.task(sleep=dice.uniform(1.0, 4.0))
+        if draw < 0.38:
+            act = "raise-once" if dice.random() < 0.03 else ""
+            return self.task(act=act, sleep=dice.uniform(0.02, 0.25), route=LIMITED)
+        if draw < 0.45:
+            act = "raise-once" if dice.random() < 0.25 else ""
+            return self.task(act=act, sleep=dice.uniform(0.02, 0.15), route=LOCKED, key=dice.choice(KEYS))
         return self.task(sleep=dice.uniform(0.02, 0.2) if draw > 0.85 else 0.0)
 
     def _keep(self, message: Message) -> Message:
@@ -161,7 +186,10 @@ class Amqp(Wire):
                 self._channel = self._connection.channel()
                 self._channel.confirm_delivery()
             properties = pika.BasicProperties(
-                delivery_mode=2, correlation_id=message.correlation, content_encoding=message.encoding or None
+                delivery_mode=2,
+                correlation_id=message.correlation,
+                content_encoding=message.encoding or None,
+                headers=message.headers or None,
             )
             if message.table:
                 properties = amqp_wire.RawProperties(message.table, (message.correlation or b"").decode())
@@ -196,6 +224,7 @@ class KafkaWire(Wire):
             self.close()
             self._broken.clear()
         headers = [("correlation_id", message.correlation)] if message.correlation is not None else []
+        headers += [(name, value.encode()) for name, value in message.headers.items()]
         if message.encoding:
             headers.append(("content-encoding", message.encoding.encode()))
         try:
@@ -238,7 +267,8 @@ class Local(Wire):
 
     def send(self, message: Message, confirmed: Callable[[], None], failed: Callable[[], None]) -> None:
         try:
-            publish_local(self._storage, self._section, [Outgoing(message.body, message.correlation)])
+            headers = tuple((name, value.encode()) for name, value in message.headers.items())
+            publish_local(self._storage, self._section, [Outgoing(message.body, message.correlation, headers)])
         except StoreUnavailable:
             failed()
         else:
@@ -291,7 +321,9 @@ class Publisher(threading.Thread):
         number = self._number
         shown = preview((message.correlation or b"")[:255])
         digest = body_digest(message.body)
-        self._journal.write("attempted", n=number, id=shown, digest=digest, good=message.good)
+        self._journal.write(
+            "attempted", n=number, id=shown, digest=digest, good=message.good, route=message.route, key=message.key
+        )
 
         def confirmed() -> None:
             self._journal.write("confirmed", n=number)

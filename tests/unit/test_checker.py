@@ -23,8 +23,11 @@ from tests.faults.history import (
     Rows,
     read,
 )
+from tests.faults.observer import body_digest
+from tests.faults.terms import LIMITED, LOCKED, PULSE_BODY, RECURRING
 
 HEARTBEAT = 2.0
+TICKS = range(10, 30)
 A, B = "aa" * 16, "bb" * 16
 """Two servers, of the pods 1 and 2."""
 
@@ -38,8 +41,18 @@ def row(identity: str, version: int, state: str = "SUCCEEDED", **more: object) -
     return replace(plain, **more)  # type: ignore[arg-type]
 
 
+def pulse(second: int) -> str:
+    return f"pulse@1970-01-01T00:00:{second:02}Z"
+
+
+def tick(second: int, version: int = 2, **more: object) -> JobRow:
+    """The job of a tick."""
+    return row(pulse(second), version, namespace=RECURRING, digest=body_digest(PULSE_BODY), **more)
+
+
 class Run:
-    """A run in which all went well: four jobs, a poison, a pod that was killed at 20 and its job run again."""
+    """A run in which all went well: four jobs, a poison, a tick's job each second, a pod that was killed at 20 and its
+    job run again."""
 
     def __init__(self) -> None:
         names = ["one", "two", "again", "retried"]
@@ -78,6 +91,14 @@ class Run:
             letters=["body-poison"],
             drained=True,
         )
+        self._tick()
+
+    def _tick(self) -> None:
+        """Those from 20 to 28 were made by the next master."""
+        for second in TICKS:
+            self.history.notes.append(note("start", pulse(second), 1, second + 0.9 if second < 20 else 28.7, B))
+            self.history.notes.append(note("end", pulse(second), 1, second + 0.91 if second < 20 else 28.8, B))
+            self.rows.jobs.append(tick(second))
 
     @staticmethod
     def reading(at: float) -> Reading:
@@ -93,6 +114,31 @@ class Run:
     def change(self, name: str, **more: object) -> None:
         """Change a job's row."""
         self.rows.jobs = [replace(one, **more) if one.id == name else one for one in self.rows.jobs]  # type: ignore[arg-type]
+
+    def job(self, name: str, start: float, end: float, owner: str = A, *, key: str = "", **more: object) -> None:
+        """A job of the limited route that ran once, or, with a key, of the locked one."""
+        route, number = LOCKED if key else LIMITED, len(self.history.attempts) + 100
+        self.history.attempts.append(Attempt(number, name, f"body-{name}", True, 0.0, route, key))
+        self.history.notes += [note("start", name, 1, start, owner), note("end", name, 1, end, owner)]
+        self.rows.jobs.append(row(name, 2, namespace=route, **more))
+
+    def job_again(
+        self, name: str, start: float, end: float, *, rescued: float, late: float | None = None, key: str = ""
+    ) -> None:
+        """A job that the pod of A began at 19.5, and B ended. A's handler ended late, or never."""
+        self.job(name, start, end, B, key=key, rescues=1)
+        self.change(name, version=4)
+        self.history.notes = [replace(one, version=3) if one.id == name else one for one in self.history.notes]
+        self.history.notes.append(note("start", name, 1, 19.5))
+        if late is not None:
+            self.history.notes.append(note("end", name, 1, late))
+        self.rows.events.append(EventRow(f"key-{name}", "RESCUED", 1, A, rescued))
+
+    def turn(self, name: str, key: str, created: float, start: float, *, seen: float | None = None) -> None:
+        """A job with a lock that ran for half a second."""
+        self.job(name, start, start + 0.5, B, key=key, created_at=created)
+        if seen is not None:
+            self.history.waiting[f"key-{name}"] = seen
 
 
 @pytest.fixture
@@ -110,9 +156,12 @@ def test_a_good_run_passes(run: Run) -> None:
     assert verdict.counts == {
         "messages": 5,
         "confirmed": 5,
-        "jobs": 4,
+        "jobs": 24,
         "dead_letters": 1,
-        "starts": 6,
+        "starts": 26,
+        "ticks": 20,
+        "limited_at_once": 0,
+        "waited_for_lock": 0,
         "recovered": 0,
         "reexecuted": 2,
         "rescued": 1,
@@ -253,6 +302,72 @@ def _unacknowledged(run: Run) -> None:
     run.rows.left["unacknowledged in faults"] = 3
 
 
+def _skipped_tick(run: Run) -> None:
+    run.rows.jobs = [one for one in run.rows.jobs if one.id != pulse(24)]
+
+
+def _tick_made_twice(run: Run) -> None:
+    run.rows.jobs.append(tick(24, id="pulse@1970-01-01T00:00:24+00:00"))
+
+
+def _no_tick(run: Run) -> None:
+    run.change(pulse(29), id="pulse@1970-01-01T00:00:29.5Z")
+
+
+def _another_name(run: Run) -> None:
+    run.change(pulse(29), id="other@1970-01-01T00:00:29Z")
+
+
+def _body_of_no_tick(run: Run) -> None:
+    run.change(pulse(29), digest="another")
+
+
+def _tick_not_run(run: Run) -> None:
+    run.history.notes = [one for one in run.history.notes if one.id != pulse(24)]
+
+
+def _tick_taken_from_a_pod_that_lives(run: Run) -> None:
+    run.history.notes.append(note("start", pulse(24), 3, 29.5, B))
+    run.history.notes.append(note("end", pulse(24), 3, 29.6, B))
+    run.rows.events.append(EventRow(f"key-{pulse(24)}", "RESCUED", 1, B, 29.0))
+    run.change(pulse(24), version=4, rescues=1)
+
+
+def _too_many(run: Run) -> None:
+    for number in range(4):
+        run.job(f"limited-{number}", 12.0, 13.0, A if number % 2 else B)
+
+
+def _too_many_beside_one_that_goes_on(run: Run) -> None:
+    """It was killed at 20, and no sooner."""
+    run.job_again("limited", 28.6, 29.0, rescued=28.5)
+    for number in range(3):
+        run.job(f"limited-{number}", 19.6, 19.9, B)
+
+
+def _two_of_one_lock(run: Run) -> None:
+    run.turn("first", "a", 12.0, 12.1)
+    run.turn("second", "a", 12.2, 12.5)
+
+
+def _lost_its_lock_to_a_retry(run: Run) -> None:
+    run.history.attempts.append(Attempt(50, "retry", "body-retry", True, 0.0, LOCKED, "a"))
+    run.history.notes += [note("start", "retry", 1, 12.0, B), note("raise", "retry", 1, 12.1, B)]
+    run.history.notes += [note("start", "retry", 4, 13.0, B), note("end", "retry", 4, 13.1, B)]
+    run.rows.events.append(EventRow("key-retry", "FAILED", 1, B, 12.1))
+    run.rows.jobs.append(row("retry", 5, namespace=LOCKED, attempts=1))
+    run.turn("between", "a", 12.0, 12.3)
+
+
+def _overtaken(run: Run) -> None:
+    run.turn("first", "a", 12.0, 13.5, seen=12.3)
+    run.turn("second", "a", 12.4, 12.5)
+
+
+def _another_route(run: Run) -> None:
+    run.change("one", namespace=LIMITED)
+
+
 def _crashed(run: Run) -> None:
     run.history.crashes.append(Crash(1, "-15"))
 
@@ -286,6 +401,19 @@ def _crashed(run: Run) -> None:
         (_rescued_late, "rescued late"),
         (_left_over, "left over"),
         (_unacknowledged, "left over"),
+        (_skipped_tick, "ticks"),
+        (_tick_made_twice, "ticks"),
+        (_no_tick, "unexpected"),
+        (_another_name, "unexpected"),
+        (_body_of_no_tick, "unexpected"),
+        (_tick_not_run, "result without a run"),
+        (_tick_taken_from_a_pod_that_lives, "fenced"),
+        (_too_many, "too many at once"),
+        (_too_many_beside_one_that_goes_on, "too many at once"),
+        (_two_of_one_lock, "two at once"),
+        (_lost_its_lock_to_a_retry, "not kept"),
+        (_overtaken, "overtaken"),
+        (_another_route, "unexpected"),
         (_crashed, "crashed"),
     ],
 )
@@ -329,6 +457,90 @@ def test_a_start_that_a_freeze_may_have_interrupted_is_none_without_trust(run: R
     assert run.verdict().violations == []
 
 
+def test_a_ticks_job_whose_pod_was_killed_is_run_again(run: Run) -> None:
+    killed = pulse(19)
+    run.history.notes = [one for one in run.history.notes if one.id != killed]
+    run.history.notes += [note("start", killed, 1, 19.9), note("start", killed, 3, 28.6, B)]
+    run.history.notes.append(note("end", killed, 3, 28.7, B))
+    run.rows.events.append(EventRow(f"key-{killed}", "RESCUED", 1, A, 28.5))
+    run.change(killed, version=4, rescues=1)
+    verdict = run.verdict()
+    assert verdict.violations == []
+    assert (verdict.counts["rescued"], verdict.counts["reexecuted"]) == (2, 3)
+
+
+def test_so_many_as_the_limit_allows_may_run_at_once(run: Run) -> None:
+    for number in range(6):
+        run.job(f"limited-{number}", 12.0 + number // 3, 13.0 + number // 3, A if number % 2 else B)
+    verdict = run.verdict()
+    assert verdict.violations == []
+    assert verdict.counts["limited_at_once"] == 3
+
+
+def test_what_a_killed_pod_ran_leaves_its_place(run: Run) -> None:
+    run.job_again("limited", 28.6, 29.0, rescued=28.5)
+    for number in range(3):
+        run.job(f"limited-{number}", 20.1, 21.0, B)
+    assert run.verdict().violations == []
+
+
+def test_what_a_pod_ran_that_was_cut_off_leaves_its_place_when_it_is_taken(run: Run) -> None:
+    run.history.hits = [Hit(1, "cut", 19.0, 30.0)]
+    run.job_again("limited", 28.6, 28.9, rescued=28.5, late=28.95)
+    for number in range(2):
+        run.job(f"limited-{number}", 28.6, 28.9, B)
+    assert [one.kind for one in run.verdict().violations] == ["not told"]
+    run.job("too-many", 28.7, 28.8, B)
+    assert [one.kind for one in run.verdict().violations] == ["too many at once", "not told"]
+    run.history.notes = [one for one in run.history.notes if one.id != "too-many"]
+    run.change("too-many", version=1, state="ENQUEUED")
+    for number in range(3):
+        run.job(f"early-{number}", 20.1, 20.2, B)
+    assert "too many at once" in {one.kind for one in run.verdict().violations}
+
+
+def test_a_start_that_is_noted_after_the_thaw_takes_no_place(run: Run) -> None:
+    run.history.hits = [Hit(1, "frozen", 19.0, 30.0)]
+    run.job_again("limited", 28.6, 28.9, rescued=28.5)
+    run.history.notes = [
+        replace(one, at=30.1) if (one.id, one.version) == ("limited", 1) else one for one in run.history.notes
+    ]
+    for number in range(3):
+        run.job(f"limited-{number}", 30.0, 31.0, B)
+    assert run.verdict().violations == []
+
+
+def test_jobs_with_one_lock_run_one_after_the_other(run: Run) -> None:
+    run.turn("first", "a", 12.0, 12.1)
+    run.turn("second", "a", 12.2, 12.6, seen=12.3)
+    run.turn("third", "a", 12.4, 13.1, seen=12.5)
+    run.turn("another", "b", 12.4, 12.5)
+    verdict = run.verdict()
+    assert verdict.violations == []
+    assert verdict.counts["waited_for_lock"] == 2
+
+
+def test_the_order_of_inserts_that_were_under_way_at_once_is_open(run: Run) -> None:
+    run.turn("second", "a", 12.2, 12.7, seen=12.45)
+    run.turn("first", "a", 12.4, 12.1)
+    assert run.verdict().violations == []
+
+
+def test_what_a_killed_pod_ran_leaves_its_lock_to_its_next_run(run: Run) -> None:
+    run.job_again("limited", 28.6, 28.9, rescued=28.5, key="a")
+    run.turn("next", "a", 20.0, 29.0, seen=20.2)
+    assert run.verdict().violations == []
+    run.turn("soon", "a", 20.0, 21.0, seen=20.2)  # its lock was to be kept until it ended
+    assert [one.kind for one in run.verdict().violations] == ["not kept"]
+
+
+def test_a_run_that_goes_on_after_the_thaw_keeps_no_lock(run: Run) -> None:
+    run.history.hits = [Hit(1, "frozen", 20.0, 31.0)]
+    run.job_again("limited", 28.6, 28.9, rescued=28.5, late=31.1, key="a")
+    run.turn("next", "a", 20.0, 31.0, seen=20.2)
+    assert run.verdict().violations == []
+
+
 def test_a_pod_that_was_told_to_end_may_give_back(run: Run) -> None:
     _without_cause(run)
     run.history.hits.append(Hit(2, "ended", 14.0))
@@ -364,13 +576,17 @@ def _no_fault(run: Run) -> None:
     run.history.faults = [replace(run.history.faults[0], landed=False)]
 
 
+def _no_ticks(run: Run) -> None:
+    run.rows.jobs = [one for one in run.rows.jobs if one.namespace != RECURRING]
+
+
 def _not_drained(run: Run) -> None:
     run.rows.drained = False
     run.rows.left["ready in faults"] = 5
     run.rows.jobs.pop(0)  # still in the queue, perhaps: not lost
 
 
-@pytest.mark.parametrize("spoil", [_nothing_confirmed, _no_fault, _not_drained])
+@pytest.mark.parametrize("spoil", [_nothing_confirmed, _no_fault, _no_ticks, _not_drained])
 def test_a_run_that_proves_nothing_is_no_pass(spoil: Callable[[Run], None], run: Run) -> None:
     spoil(run)
     verdict = run.verdict()
