@@ -203,6 +203,7 @@ MESSAGES = st.builds(
     st.none() | st.text(max_size=5),
     st.none() | st.text(max_size=5),
     st.none() | st.text(max_size=5),
+    expires=st.none() | st.integers(0, 10**14).map(lambda milliseconds: milliseconds / 1000),
 )
 
 
