@@ -8,7 +8,7 @@ import contextlib
 import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from hashlib import blake2b
 from operator import attrgetter
 from typing import NamedTuple
@@ -19,11 +19,10 @@ from bridge.config.routes import Route
 from bridge.message import Message, header_texts
 from bridge.routing import Rule, choose
 from scheduler.bodies import InvalidBody, parse_json
+from scheduler.instants import since_1970
 from scheduler.job import NewJob, headers_json, new_job
 from scheduler.limits import limit_key, lock_key
 from scheduler.verdict import LONGEST, microseconds
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Request(NamedTuple):
@@ -173,7 +172,7 @@ def due_time(text: str) -> tuple[int | None, float]:
     with contextlib.suppress(ValueError, OverflowError):
         at = datetime.fromisoformat(text)
         if at.tzinfo is not None:
-            return max(0, (at - EPOCH) // timedelta(microseconds=1)), 0.0
+            return max(0, since_1970(at)), 0.0
     raise InvalidBody("bad-schedule", "the header for its due time holds no RFC 3339 time and no number of seconds")
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from scheduler.bodies import encoded
 from scheduler.duration import seconds
 from scheduler.handlers import Handler, HandlerError, describe, resolve
+from scheduler.instants import since_1970
 from scheduler.job import NewJob, headers_json, new_job
 from scheduler.limits import lock_key
 from scheduler.storage import Act, Storage, open_storage
@@ -179,7 +180,7 @@ def _job(handler: Handler, asked: Asked) -> NewJob:
         body=raw,
         headers=headers_json(dict(asked.headers or {})),
         retries=asked.retries,
-        at_us=None if asked.at is None else max(0, int(asked.at.timestamp() * 1_000_000)),
+        at_us=None if asked.at is None else max(0, since_1970(asked.at)),
         delay_us=0 if asked.delay is None else microseconds(seconds(asked.delay)),
         lock_key=None if asked.lock is None else lock_key(namespace, asked.lock.encode()),
         expires_us=None if asked.expires is None else microseconds(seconds(asked.expires)),

@@ -56,7 +56,7 @@ class Filters:
         self._of[event].append(function)
 
     def wants(self, event: str) -> bool:
-        """Whether any function is told of it."""
+        """Whether any function is told of it: asked before a loop over jobs."""
         return bool(self._of[event])
 
     def tell(self, event: str, *what: object) -> None:

@@ -67,8 +67,9 @@ class Offers:
         if registration is not None and worker.hungry and not worker.draining and not worker.holding:
             # What is behind a job that must wait, or whose route is paused, is left behind it.
             paused = worker.paused_routes
-            waits = (place for place, job in enumerate(jobs) if not job.at_once or job.route in paused)
-            offer.claimed = min(next(waits, len(jobs)), worker.inflight.room())
+            ready = jobs[: worker.inflight.room()]
+            waits = (place for place, job in enumerate(ready) if not job.at_once or job.route in paused)
+            offer.claimed = next(waits, len(ready))
             offer.registration = registration
             offer.runs = worker.inflight.enter((job.id for job in jobs[: offer.claimed]), registration)
         return offer

@@ -6,7 +6,7 @@ not know the handler.
 """
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Annotated, Literal, NamedTuple, Self
 
@@ -14,33 +14,18 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 
 from scheduler.cron import Cron, checked_cron, checked_timezone
 from scheduler.duration import seconds
+from scheduler.instants import instant_of, rfc3339, since_1970
 from scheduler.job import NewJob, digest, new_job
 
 PREFIX = "recurring:"
 """With the name it is the route and the namespace of the jobs."""
 
 SOURCE = "recurring"
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-def microseconds(instant: datetime) -> int:
-    """Since 1970, as the store counts."""
-    return (instant - _EPOCH) // _MICROSECOND
-
-
 def _stored(instant: datetime | None) -> int | None:
-    return None if instant is None else microseconds(instant)
-
-
-def instant_of(microseconds: int) -> datetime:
-    """The reverse of `microseconds`."""
-    return _EPOCH + microseconds * _MICROSECOND
-
-
-def rfc3339(instant: datetime) -> str:
-    """In UTC, with Z."""
-    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return None if instant is None else since_1970(instant)
 
 
 def _seconds(value: object) -> float:
@@ -63,7 +48,7 @@ class Every:
 
     def after(self, instant: datetime) -> datetime | None:
         """The first tick after an instant."""
-        return instant_of((microseconds(instant) // self._step + 1) * self._step)
+        return instant_of((since_1970(instant) // self._step + 1) * self._step)
 
 
 class Due(NamedTuple):

@@ -125,8 +125,7 @@ class Worker:
             self._give_back(run, Phase.WAITING)
             return False
         if self.membership.trusts(run.registration):
-            if self.filters.wants("processing"):
-                self.filters.tell("processing", run.job)
+            self.filters.tell("processing", run.job)
             return True
         with self._parked_lock:
             self._parked.append(run)
@@ -140,8 +139,7 @@ class Worker:
 
     def _ended(self, run: Run, error: BaseException | None) -> None:
         job = run.job
-        if self.filters.wants("processed"):
-            self.filters.tell("processed", job, error)
+        self.filters.tell("processed", job, error)
         if run.committed:
             self._leave(run)
             return
@@ -185,8 +183,7 @@ class Worker:
                 error = call(run)
                 if error is not None:
                     raise RolledBack(error)
-                if self.filters.wants("changing"):
-                    self.filters.tell("changing", run.job, JobState.SUCCEEDED)
+                self.filters.tell("changing", run.job, JobState.SUCCEEDED)
                 if not self.storage.finish_within(connection, self._success(run)):
                     raise RolledBack(Undone("it was fenced: the job is another's now"))
         except RolledBack as rolled_back:
@@ -199,8 +196,7 @@ class Worker:
     def _leave(self, run: Run) -> None:
         """After a result was written with what its handler wrote."""
         self.inflight.leave([run])
-        if self.filters.wants("changed"):
-            self.filters.tell("changed", run.job, JobState.SUCCEEDED)
+        self.filters.tell("changed", run.job, JobState.SUCCEEDED)
         if run.context is not None and run.context.leaving:
             self.leave()
         if run.job.lock_key is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from scheduler.storage.matching import Wanted
 
 _STATES = ("SCHEDULED", "ENQUEUED", "PROCESSING", "SUCCEEDED", "FAILED", "DELETED")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Filters = Mapping[str, str | None]
 """What was given, by the options' names."""
@@ -81,8 +80,9 @@ def _moment(text: str, now: int) -> int:
     :raises ValueError: it is neither.
     """
     from scheduler.duration import seconds
+    from scheduler.instants import since_1970
 
     if text[-1:].isalpha() and text[-1:] != "Z":
         return now - int(seconds(text) * 1_000_000)
     at = datetime.fromisoformat(text)
-    return ((at if at.tzinfo else at.replace(tzinfo=UTC)) - _EPOCH) // timedelta(microseconds=1)
+    return since_1970(at if at.tzinfo else at.replace(tzinfo=UTC))

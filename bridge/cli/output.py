@@ -7,7 +7,6 @@ from a message can draw on the terminal: control characters are escaped.
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import click
@@ -20,7 +19,6 @@ Record = Mapping[str, object]
 
 _MOMENTS = ("at", "last_heartbeat")
 _JSON_TEXT = ("headers", "envelope")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def chosen(output: str | None) -> str:
@@ -30,8 +28,9 @@ def chosen(output: str | None) -> str:
 
 def moment(microseconds: int) -> str:
     """Microseconds since 1970 as RFC 3339 in UTC."""
-    at = _EPOCH + timedelta(microseconds=microseconds)
-    return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    from scheduler.instants import instant_of
+
+    return instant_of(microseconds).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def presentable(record: Record) -> dict[str, object]:

@@ -61,7 +61,7 @@ def list_(config: Path | None, output: str | None) -> None:
 @click.option("-n", "number", type=click.IntRange(1, 1000), default=5, show_default=True, help="How many.")
 def next_(config: Path | None, output: str | None, name: str, number: int) -> None:
     """Show when a recurring job runs next, in UTC and by the clock on the wall."""
-    from scheduler.recurring import instant_of, rfc3339
+    from scheduler.instants import instant_of, rfc3339
 
     with opened(configured(config)) as storage:
         found = _found(storage, name)

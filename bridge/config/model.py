@@ -25,6 +25,7 @@ from bridge.config.routes import Backoff, RecurringJobs, Retries, Route, Timeout
 from bridge.config.section import Name, Section, Text, printable_name
 from bridge.config.units import Duration, Size
 from bridge.config.urls import BROKER_SCHEMES, STORE_SCHEMES, split
+from scheduler.outbox import PREFIX
 
 
 class Access(Section):
@@ -122,7 +123,7 @@ class SourceSection(Section):
 
 
 def _no_outbox(value: str) -> str:
-    if value.startswith("outbox/"):
+    if value.startswith(PREFIX):
         raise PydanticCustomError("bad-name", "outbox/ is where messages of handlers wait: choose another name")
     return value
 

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from logging import getLogger
 
+from scheduler.instants import instant_of
 from scheduler.job import digest
-from scheduler.recurring import Decision, Recurring, following, instant_of
+from scheduler.recurring import Decision, Recurring, following
 from scheduler.storage.recurring import Declaration, DueRow
 from scheduler.storage.storage import Storage
 

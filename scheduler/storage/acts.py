@@ -14,7 +14,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from scheduler.job import FINISHED, TRANSITIONS, JobState
 from scheduler.storage.database import retried
-from scheduler.storage.gates import LIMITED, LOCKED, Gates, due_lane
+from scheduler.storage.gates import Gates, due_lane, fresh_lane
 from scheduler.storage.matching import Wanted, matching
 from scheduler.storage.records import Act
 from scheduler.storage.tables import job_events, jobs
@@ -153,9 +153,8 @@ class Acts(Gates):
             return {"due_at": self.now + window, "lane": 0, "finished_at": self.now}
         if doing.verb is RUN_NOW:
             return {"due_at": self.now, "lane": due_lane()}
-        first = case((jobs.c.lock_key.is_not(None), LOCKED), (jobs.c.limit_key.is_not(None), LIMITED), else_=0)
         again = {"attempts": 0, "rescues": 0, "finished_at": null(), "expires_at": null()}
-        return {"due_at": self.now, "lane": first, **again}
+        return {"due_at": self.now, "lane": fresh_lane(), **again}
 
 
 def _lacks_body(doing: Doing, seen: Seen) -> bool:

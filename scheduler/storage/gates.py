@@ -54,6 +54,11 @@ def waiting_lane(rescues: ColumnElement[int]) -> ColumnElement[int]:
     return own + case((jobs.c.limit_key.is_not(None), LIMITED), else_=0)
 
 
+def fresh_lane() -> ColumnElement[int]:
+    """The lane of a job that begins anew."""
+    return case((jobs.c.lock_key.is_not(None), LOCKED), else_=waiting_lane(literal(0)))
+
+
 def due_lane() -> ColumnElement[int]:
     """The lane of a job that was scheduled and is due now."""
     return case((jobs.c.lane == LOCKED, LOCKED), else_=waiting_lane(jobs.c.rescues))

@@ -18,9 +18,9 @@ from scheduler.context import JobContext
 from scheduler.duration import seconds
 from scheduler.handlers import HandlerRegistry, describe
 from scheduler.inflight import claimed_job
+from scheduler.instants import instant_of
 from scheduler.job import Job, JobState, headers_json, new_job
 from scheduler.loops import Loop, LoopThread
-from scheduler.recurring import instant_of
 from scheduler.retry import Policy, Snooze
 from scheduler.server import Server
 from scheduler.storage import StoreUnavailable

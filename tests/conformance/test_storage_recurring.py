@@ -11,8 +11,9 @@ from uuid import UUID
 import pytest
 from sqlalchemy import select, update
 
+from scheduler.instants import instant_of, rfc3339
 from scheduler.maintenance.recurring import Declared, Fire
-from scheduler.recurring import Recurring, following, instant_of, rfc3339, triggered
+from scheduler.recurring import Recurring, following, triggered
 from scheduler.storage import Storage, open_storage
 from scheduler.storage.records import Outcome
 from scheduler.storage.tables import recurring

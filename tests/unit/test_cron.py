@@ -8,7 +8,8 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from scheduler.recurring import Recurring, rfc3339
+from scheduler.instants import rfc3339
+from scheduler.recurring import Recurring
 
 MINUTE = timedelta(minutes=1)
 

@@ -11,7 +11,8 @@ from scheduler import job
 from scheduler import recurring as mark
 from scheduler.declared import declared
 from scheduler.handlers import HandlerError, collect, describe
-from scheduler.recurring import Recurring, instant_of, microseconds, rfc3339
+from scheduler.instants import instant_of, rfc3339, since_1970
+from scheduler.recurring import Recurring
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -59,7 +60,7 @@ def test_a_spec_survives_the_store_and_differs_by_its_digest() -> None:
     assert again.after(NOON) == spec.after(NOON) == NOON + MINUTE
     assert spec.dumps().isascii()
     assert minutely(retries=3).digest() != minutely().digest() == minutely(overlap="skip").digest()
-    assert instant_of(microseconds(NOON)) == NOON
+    assert instant_of(since_1970(NOON)) == NOON
 
 
 LATE = {
