@@ -5,6 +5,7 @@ import click
 from bridge.cli.check import check
 from bridge.cli.config import config
 from bridge.cli.dead_letters import dead_letters
+from bridge.cli.init import init
 from bridge.cli.jobs import jobs
 from bridge.cli.pauses import routes, sources
 from bridge.cli.publish import publish
@@ -26,7 +27,7 @@ def cli() -> None:
 
 
 _VERBS = (
-    *(run, check, publish, status, servers, sources, routes, jobs, dead_letters, recurring),
+    *(init, run, check, publish, status, servers, sources, routes, jobs, dead_letters, recurring),
     *(migrate, config, version),
 )
 for _verb in _VERBS:
