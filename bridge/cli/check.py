@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from bridge.cli.exits import Unreachable
-from bridge.cli.options import config_option, opened
+from bridge.cli.options import config_option, importable, opened
 from bridge.cli.output import print_json
 from bridge.config.mistakes import Mistake, count_line, path_text, printable
 
@@ -46,7 +45,7 @@ def check(
     """
     from bridge.config.load import examine
 
-    sys.path.insert(0, "")
+    importable()
     configuration, mistakes, document = examine(config, import_handlers=True)
     asked: list[Mistake] = []
     if configuration is not None and document is not None:

@@ -10,9 +10,11 @@ from bridge.cli.jobs import jobs
 from bridge.cli.pauses import routes, sources
 from bridge.cli.publish import publish
 from bridge.cli.recurring import recurring
+from bridge.cli.route import route
 from bridge.cli.run import run
 from bridge.cli.servers import servers, status
 from bridge.cli.store import migrate
+from bridge.cli.test import test
 from bridge.cli.version import version
 
 
@@ -27,7 +29,7 @@ def cli() -> None:
 
 
 _VERBS = (
-    *(init, run, check, publish, status, servers, sources, routes, jobs, dead_letters, recurring),
+    *(init, run, check, test, route, publish, status, servers, sources, routes, jobs, dead_letters, recurring),
     *(migrate, config, version),
 )
 for _verb in _VERBS:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from bridge.cli.options import config_option, configured, each, opened, output_option
+from bridge.cli.options import common_options, configured, each, opened
 from bridge.cli.output import print_records
 
 if TYPE_CHECKING:
@@ -32,8 +32,7 @@ def routes() -> None:
 
 
 @sources.command("list")
-@config_option
-@output_option
+@common_options
 def list_sources(config: Path | None, output: str | None) -> None:
     """List the sources, who has paused them, and how many live pods are attached to each."""
     configuration = configured(config)
@@ -51,8 +50,7 @@ def list_sources(config: Path | None, output: str | None) -> None:
 
 
 @routes.command("list")
-@config_option
-@output_option
+@common_options
 def list_routes(config: Path | None, output: str | None) -> None:
     """List the routes, in their order, and who has paused them."""
     configuration = configured(config)
@@ -84,8 +82,7 @@ def _pods(storage: Storage) -> dict[str, list[dict[str, object]]]:
 
 def _switch(kind: Kind, verb: Literal["pause", "resume"], text: str) -> click.Command:
     @click.command(verb, help=text)
-    @config_option
-    @output_option
+    @common_options
     @click.argument("names", metavar="NAME...", nargs=-1, required=True)
     @click.pass_context
     def switch(context: click.Context, config: Path | None, output: str | None, names: tuple[str, ...]) -> None:

@@ -10,9 +10,11 @@ from uuid import UUID
 
 from sqlalchemy import Row, Select, delete, func, select
 
-from scheduler.job import JobState, job_id, preview
+from scheduler.job import JobState, NewJob, job_id, preview
 from scheduler.storage.database import Database, retried
+from scheduler.storage.intake import EXISTING, judge
 from scheduler.storage.matching import Wanted, matching
+from scheduler.storage.records import Existing, Outcome
 from scheduler.storage.tables import dead_letters, job_events, jobs
 from scheduler.storage.tables import state as in_state
 
@@ -92,6 +94,16 @@ class Operators(Database):
         statement = select(jobs.c.id, jobs.c.state).where(self.among(jobs.c.id, "ids"))
         with self.connection() as connection:
             return {row.id: JobState(row.state) for row in connection.execute(statement, {"ids": list(ids)})}
+
+    def foresee(self, job: NewJob) -> tuple[Outcome, Record | None]:
+        """What `insert_if_absent` would answer now, and the row that stands, without its body. Nothing is written."""
+        statement = select(*_LISTED, jobs.c.token).where(jobs.c.id == job.id)
+        with self.connection() as connection:
+            row = connection.execute(statement).one_or_none()
+        if row is None:
+            return Outcome.NEW, None
+        there = Existing(*(row._mapping[column] for column in EXISTING))
+        return judge((0, job), there, token=self.random.getrandbits(63)).outcome, record(row)
 
     def find_jobs(self, text: str, namespaces: Iterable[str] = ()) -> list[Record]:
         """The jobs, with their bodies, that have this id (a UUID) or this correlation ID, as it is or as it is shown.
