@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from bridge.cli.main import cli
-from tests.acceptance.test_readme import COMMAND, Terminal
+from tests.acceptance.documents import COMMAND, Terminal
 
 
 @pytest.fixture
