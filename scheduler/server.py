@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from logging import getLogger
+from pathlib import Path
 from random import Random
 
 from scheduler.claimer import Claimer
@@ -94,6 +95,7 @@ class Server:
             status=self._status,
             on_beat=self._on_beat,
             on_fenced=self.worker.fence,
+            counts=self.worker.counts,
             name=name,
             random=random,
             monotonic=monotonic,
@@ -102,13 +104,12 @@ class Server:
         self.offers = Offers(self.worker)
         self.claimer = Claimer(self.worker)
         self.finisher = Finisher(self.worker)
-        rescue = Rescue(storage, self.membership, policies.default.failed_retention)
+        rescue = Rescue(storage, self.membership, policies.default.failed_retention, self.worker.counts)
         self._declared = Declared(recurring)
-        expire = Expire(storage, policies.default.window)
         duties: list[Duty] = [
             Promote(storage),
             Fire(storage, self.worker.claiming.set),
-            expire,
+            Expire(storage, policies.default.window),
             PassOn(storage),
             Purge(storage, lambda: len(self.worker.inflight) > 0, monotonic),
         ]
@@ -188,5 +189,23 @@ class Server:
     def _status(self) -> str:
         running = self.worker.inflight.in_phase(Phase.RUNNING)
         progress = {str(run.job.id): list(run.context.done) for run in running if run.context and run.context.done}
-        shown = {"workers": self.worker.inflight.workers, "busy": len(running), "progress": progress}
-        return json.dumps(shown | {"recurring": self._declared.digest} | self._more_status())
+        shown = {
+            "workers": self.worker.inflight.workers,
+            "busy": len(running),
+            "progress": progress,
+            "draining": self.worker.draining,
+            "handlers": sorted(self.worker.registry),
+            "memory": resident_bytes(),
+            "clock_offset": round(self.membership.clock_offset, 3),
+            "recurring": self._declared.digest,
+        }
+        return json.dumps(shown | self._more_status())
+
+
+def resident_bytes() -> int | None:
+    """This process's memory that is in RAM; None where the system does not say."""
+    try:
+        pages = Path("/proc/self/statm").read_bytes().split()[1]
+    except OSError:
+        return None
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")

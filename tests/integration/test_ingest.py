@@ -86,7 +86,12 @@ class Pod:
         policies = Policies(PolicyOverride(), {})
         self.worker = Worker(storage, registry, policies, 4, random=Random(1))
         self.worker.membership = self.membership = Membership(
-            storage, interval=15, status=lambda: "{}", on_beat=lambda: None, on_fenced=self.worker.fence
+            storage,
+            interval=15,
+            status=lambda: "{}",
+            on_beat=lambda: None,
+            on_fenced=self.worker.fence,
+            counts=self.worker.counts,
         )
         self.claimer, self.finisher = Claimer(self.worker), Finisher(self.worker)
         self.offers = Offers(self.worker)
@@ -182,6 +187,11 @@ def test_duplicates_and_conflicts(storage: Storage) -> None:
     pod.settle()
     assert source.acked == [0, 1]
     assert pod.ingest.counts == {"created": 2, "duplicate": 3, "conflict": 3}
+    pod.membership.step()
+    assert {(one.source, one.route, one.outcome): one.n for one in storage.series(5, 5)} == {
+        **{("given", "r", outcome): number for outcome, number in pod.ingest.counts.items()},
+        ("given", "r", "succeeded"): 2,
+    }
     assert sorted(RAN) == [b"1", b"1"]
     assert sorted(int(str(conflict["times"])) for conflict in storage.list_conflicts()) == [1, 2]
     assert storage.count_dead_letters() == 0
