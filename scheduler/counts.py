@@ -1,9 +1,10 @@
 """What this process counts: messages by what became of them, runs by how they ended.
 
-Threads add to it a batch at a time; the heartbeat writes what is new into the store, where any pod can read the sums.
+Threads add to it a batch at a time; after each heartbeat what is new is written into the store, where any pod can read
+the sums.
 
-Promises: a heartbeat that is done twice counts nothing twice, since it writes the sum of a minute and no difference.
-Does not promise the last counts of a process that was killed: up to one heartbeat's are lost.
+Promises: a write that is done twice counts nothing twice, since it has the sum of a minute and no difference.
+Does not promise the last counts of a process that was killed: those since its last heartbeat are lost.
 """
 
 import threading

@@ -18,10 +18,8 @@ from logging import getLogger
 from random import Random
 from typing import NamedTuple
 
-from scheduler.counts import Counts
 from scheduler.inflight import Registration
 from scheduler.storage.cluster import TIMEOUT_INTERVALS
-from scheduler.storage.counters import MINUTE_US
 from scheduler.storage.records import ServerRow
 from scheduler.storage.storage import Storage
 
@@ -76,7 +74,6 @@ class Membership:
     :param interval: seconds between heartbeats.
     :param status: what the servers table shows of this process, as JSON; asked at each beat.
     :param on_beat: called after each completed round; wakes the loops that wait for one.
-    :param counts: what this process counted, which is written after each beat that is in.
     :param on_fenced: called when others held this process for dead, with the registration that ended.
     """
 
@@ -90,7 +87,6 @@ class Membership:
         status: Callable[[], str],
         on_beat: Callable[[], None],
         on_fenced: Callable[[Registration], None],
-        counts: Counts | None = None,
         name: str = "",
         random: Random | None = None,
         monotonic: Callable[[], float] = time.monotonic,
@@ -109,15 +105,16 @@ class Membership:
         self._status = status
         self._on_beat = on_beat
         self._on_fenced = on_fenced
-        self._counts = counts or Counts()
         self._random = random or Random(os.urandom(16))
         self._monotonic = monotonic
         self._watch = Watch(interval)
         self._registration: Registration | None = None
-        self._next_id = self._counted_by = self._random.randbytes(16)
-        self.clock_offset = 0.0
-        """Seconds by which the database's clock is ahead of this machine's; known to half a round trip."""
+        self._next_id = self._random.randbytes(16)
         self._trusted_until = float("-inf")
+        self.database_time = 0
+        """At the last beat, in microseconds since 1970."""
+        self.clock_offset = 0.0
+        """Seconds by which the database's clock was ahead of this machine's then; known to half a round trip."""
 
     @property
     def timeout(self) -> float:
@@ -147,6 +144,10 @@ class Membership:
             registration = self._register()
         rows = self._storage.servers()
         me = registration.id
+        for row in rows:
+            if row.id == me:
+                self.database_time = row.last_heartbeat + row.age_us
+                self.clock_offset = self.database_time / 1e6 - time.time()
         dead = self._watch.round([row for row in rows if row.id != me], self._monotonic())
         self.silent = [row for row in rows if row.id in dead]
         master = next((row.id for row in rows if row.id not in dead), None)
@@ -157,18 +158,7 @@ class Membership:
         self.rounds += 1
         self.registered.set()
         self._on_beat()
-        mine = next((row for row in rows if row.id == me), None)
-        if mine is not None:
-            self._write_counts(mine.last_heartbeat + mine.age_us)
         return max(0.0, self.interval - (self._monotonic() - started))
-
-    def _write_counts(self, now: int) -> None:
-        """After all that keeps this server alive: no count is worth a heartbeat."""
-        self.clock_offset = now / 1e6 - time.time()
-        counted = self._counts.unwritten(now // MINUTE_US)
-        if counted:
-            self._storage.record(self._counted_by, counted)
-            self._counts.written()
 
     def _register(self) -> Registration:
         # The id is kept until it is known to be in: a reply that was lost leaves no second row.
@@ -194,4 +184,3 @@ class Membership:
             registration.current = False
             self._registration = None
             self._storage.unregister(registration.id)
-            self._write_counts(int((time.time() + self.clock_offset) * 1e6))

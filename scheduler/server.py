@@ -20,6 +20,7 @@ from scheduler.handlers import HandlerRegistry
 from scheduler.inflight import Phase
 from scheduler.limits import Limit
 from scheduler.loops import LoopThread, Outage, waited
+from scheduler.maintenance.count import Count
 from scheduler.maintenance.duties import Duties, Duty
 from scheduler.maintenance.expire import Expire
 from scheduler.maintenance.pass_on import PassOn
@@ -95,7 +96,6 @@ class Server:
             status=self._status,
             on_beat=self._on_beat,
             on_fenced=self.worker.fence,
-            counts=self.worker.counts,
             name=name,
             random=random,
             monotonic=monotonic,
@@ -115,8 +115,9 @@ class Server:
         ]
         if prune:
             duties.append(Prune(storage, self._declared))
+        self._count = Count(storage, self.membership, self.worker.counts, random.randbytes(16))
         declare = [partial(self._declared.declare, storage)]
-        self.duties = Duties(self.membership, duties, [rescue], monotonic, declare)
+        self.duties = Duties(self.membership, duties, [rescue], monotonic, declare, [self._count])
         longest = min(heartbeat / 2, 2.0)
 
         def thread(loop: Claimer | Finisher | Duties | Membership) -> LoopThread:
@@ -179,6 +180,7 @@ class Server:
         """Unregister, the last thing of all."""
         try:
             self.membership.leave()
+            self._count()
         except StoreUnavailable:
             log.warning("can't unregister: the store does not answer; the other pods will notice")
 

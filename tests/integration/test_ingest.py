@@ -21,6 +21,7 @@ from scheduler.claimer import Claimer
 from scheduler.finisher import Finisher
 from scheduler.handlers import HandlerRegistry, describe
 from scheduler.job import JobState
+from scheduler.maintenance.count import Count
 from scheduler.membership import Membership
 from scheduler.offers import Offers
 from scheduler.retry import Policies, PolicyOverride
@@ -86,12 +87,7 @@ class Pod:
         policies = Policies(PolicyOverride(), {})
         self.worker = Worker(storage, registry, policies, 4, random=Random(1))
         self.worker.membership = self.membership = Membership(
-            storage,
-            interval=15,
-            status=lambda: "{}",
-            on_beat=lambda: None,
-            on_fenced=self.worker.fence,
-            counts=self.worker.counts,
+            storage, interval=15, status=lambda: "{}", on_beat=lambda: None, on_fenced=self.worker.fence
         )
         self.claimer, self.finisher = Claimer(self.worker), Finisher(self.worker)
         self.offers = Offers(self.worker)
@@ -187,7 +183,7 @@ def test_duplicates_and_conflicts(storage: Storage) -> None:
     pod.settle()
     assert source.acked == [0, 1]
     assert pod.ingest.counts == {"created": 2, "duplicate": 3, "conflict": 3}
-    pod.membership.step()
+    Count(storage, pod.membership, pod.worker.counts, bytes(16))()
     assert {(one.source, one.route, one.outcome): one.n for one in storage.series(5, 5)} == {
         **{("given", "r", outcome): number for outcome, number in pod.ingest.counts.items()},
         ("given", "r", "succeeded"): 2,
