@@ -76,7 +76,7 @@ def show(config: Path | None, output: str | None, name: str) -> None:
     with opened(configuration) as storage:
         jobs = _labelled(configuration, find(configuration, storage, name))
         found = [{**job, "progress": _progress(storage, job)} for job in jobs]
-        histories = [_history(storage, job) for job in found]
+        histories = [history_of(storage, job) for job in found]
     form = chosen(output)
     whole = [presentable({**job, "history": history}) for job, history in zip(found, histories, strict=True)]
     if form == "json":
@@ -111,7 +111,7 @@ def _progress(storage: Storage, job: Record) -> object:
     return next((found for status in statuses if (found := status.get("progress", {}).get(str(job["id"])))), None)
 
 
-def _history(storage: Storage, job: Record) -> list[dict[str, object]]:
+def history_of(storage: Storage, job: Record) -> list[dict[str, object]]:
     """The normal path, which the columns tell, and the recorded events, in the order of time."""
     key = job["id"]
     assert isinstance(key, UUID)

@@ -20,6 +20,7 @@ from bridge.cli.run import run
 from bridge.cli.servers import servers, status
 from bridge.cli.store import migrate
 from bridge.cli.test import test
+from bridge.cli.trace import trace
 from bridge.cli.version import version
 
 
@@ -34,7 +35,7 @@ def cli() -> None:
 
 
 _VERBS = (
-    *(init, run, check, test, route, publish, status, servers, sources, routes, jobs, dead_letters, recurring),
+    *(init, run, check, test, route, publish, status, servers, sources, routes, jobs, trace, dead_letters, recurring),
     *(migrate, config, help_, completion, version),
 )
 for _verb in _VERBS:

@@ -144,11 +144,12 @@ class Operators(Database):
         return self._records(statement)
 
     def list_dead_letters(
-        self, *, reason: str | None = None, source: str | None = None, limit: int = 50
+        self, *, reason: str | None = None, source: str | None = None, correlation: str | None = None, limit: int = 50
     ) -> list[Record]:
         """The newest dead letters that match, without their bodies."""
         statement = select(*_LETTERS).order_by(dead_letters.c.received_at.desc()).limit(limit)
-        for column, wanted in ((dead_letters.c.reason, reason), (dead_letters.c.source, source)):
+        by_id = (dead_letters.c.correlation_id, correlation and preview(correlation.encode("utf-8", "surrogateescape")))
+        for column, wanted in ((dead_letters.c.reason, reason), (dead_letters.c.source, source), by_id):
             if wanted is not None:
                 statement = statement.where(column == wanted)
         return self._records(statement)
