@@ -15,9 +15,11 @@ from bridge.cli.jobs import jobs
 from bridge.cli.pauses import routes, sources
 from bridge.cli.publish import publish
 from bridge.cli.recurring import recurring
+from bridge.cli.report import report
 from bridge.cli.route import route
 from bridge.cli.run import run
 from bridge.cli.servers import servers, status
+from bridge.cli.stats import stats, top
 from bridge.cli.store import migrate
 from bridge.cli.test import test
 from bridge.cli.trace import trace
@@ -35,8 +37,8 @@ def cli() -> None:
 
 
 _VERBS = (
-    *(init, run, check, test, route, publish, status, servers, sources, routes, jobs, trace, dead_letters, recurring),
-    *(migrate, config, help_, completion, version),
+    *(init, run, check, test, route, publish, status, servers, stats, top, sources, routes, jobs, trace),
+    *(dead_letters, recurring, migrate, config, report, help_, completion, version),
 )
 for _verb in _VERBS:
     cli.add_command(_verb)

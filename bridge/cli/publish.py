@@ -48,16 +48,13 @@ def publish(
     section = section_of(configuration, source, given)
     from bridge.message import written
 
-    messages = [written(one, headers, **given) for one in _bodies(content(body), ndjson=ndjson)]
+    bodies = [line for line in content(body).split(b"\n") if line.strip()] if ndjson else [content(body)]
+    messages = [written(one, headers, **given) for one in bodies]
     count = _send(configuration, section, (one for _ in range(repeat) for one in messages), given)
     if output in ("json", "ndjson"):
         print_record({"source": source, "published": count}, output)
     else:
         click.echo(f"{count} message{'' if count == 1 else 's'} published to {source}", err=True)
-
-
-def _bodies(content: bytes, *, ndjson: bool) -> list[bytes]:
-    return [line for line in content.split(b"\n") if line.strip()] if ndjson else [content]
 
 
 def _send(configuration: Configuration, source: AnySource, messages: Iterator[Message], given: Given) -> int:

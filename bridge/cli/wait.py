@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from scheduler.storage import Storage
 
 
-def _length(_: click.Context, __: click.Parameter, text: str) -> float:
+def length(_: click.Context, __: click.Parameter, text: str) -> float:
+    """A duration, in seconds."""
     from scheduler.duration import seconds
 
     try:
@@ -34,7 +35,7 @@ def _length(_: click.Context, __: click.Parameter, text: str) -> float:
 
 @click.command()
 @common_options
-@click.option("--timeout", default="60s", show_default=True, callback=_length, help="How long to wait at most.")
+@click.option("--timeout", default="60s", show_default=True, callback=length, help="How long to wait at most.")
 @click.argument("names", metavar="ID...", nargs=-1, required=True)
 @click.pass_context
 def wait(
