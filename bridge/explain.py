@@ -17,8 +17,6 @@ from scheduler.bodies import encoded
 from scheduler.instants import instant_of, rfc3339
 from scheduler.job import NewJob
 
-Explained = dict[str, object]
-
 
 class Explainer:
     """Explains for the sources of one configuration; imports its handlers.
@@ -30,10 +28,10 @@ class Explainer:
         self._assembled = assemble(configuration)
         self._decoders = decoders(configuration, self._assembled.rules)
 
-    def explain(self, source: str, message: Message) -> tuple[Explained, NewJob | None]:
+    def explain(self, source: str, message: Message) -> tuple[dict[str, object], NewJob | None]:
         """What becomes of a message that this source hands over, and the job that would be offered to the store."""
         decoded = self._decoders[source].decode(message)
-        shown: Explained = {"outcome": "ignored", "source": source}
+        shown: dict[str, object] = {"outcome": "ignored", "source": source}
         if isinstance(decoded, Rejection):
             route = None if decoded.route is None else decoded.route.name
             told = {"reason": decoded.reason, "detail": decoded.detail, "fields": list(decoded.fields)}
@@ -47,7 +45,7 @@ class Explainer:
         ]
         return shown, decoded.job if isinstance(decoded, Request) else None
 
-    def _job(self, request: Request) -> Explained:
+    def _job(self, request: Request) -> dict[str, object]:
         message, route, job, body = request
         policy = self._assembled.policies.of(job.route, job.handler)
         value = finder(route.lock)(message) if route.lock is not None else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import click
 
 from bridge.cli.exits import Unreachable
 from bridge.cli.options import config_option, drivers_errors, importable, opened
-from bridge.cli.output import print_json
+from bridge.cli.output import print_records
 from bridge.config.mistakes import Mistake, count_line, path_text, printable
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
 _MOST_READ = 100_000
 """Jobs of each state: those that no pod has a handler for are soon the oldest."""
+_COLUMNS = ("file", "line", "column", "severity", "code", "path", "message")
 _AWAY = ("store", "unreachable")
 _CLOCKS_APART = 5.0
 """Seconds from which on it is told. Nothing depends on them."""
@@ -66,17 +66,13 @@ def check(
 
 
 def _print(mistakes: list[Mistake], output: str) -> None:
-    if output == "json":
-        print_json([mistake.as_json() for mistake in mistakes])
-        return
-    for mistake in mistakes:
-        if output == "ndjson":
-            click.echo(json.dumps(mistake.as_json()))
-        elif output == "tsv":
-            click.echo("\t".join(str(value) for value in mistake.as_json().values()))
-        else:
+    if output in ("tsv", "json", "ndjson"):
+        print_records([mistake.as_json() for mistake in mistakes], _COLUMNS, output)
+    else:
+        for mistake in mistakes:
             click.echo(mistake.as_github() if output == "github" else str(mistake))
-    click.echo(count_line(mistakes), err=output in ("ndjson", "tsv", "github"))
+    if output != "json":
+        click.echo(count_line(mistakes), err=output in ("ndjson", "tsv", "github"))
 
 
 def _said(document: Document, path: TreePath, code: str, message: str, severity: str = "error") -> Mistake:

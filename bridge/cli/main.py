@@ -56,7 +56,10 @@ def foreign_scheduler() -> str | None:
     """Why the package `scheduler` can't be used, if another distribution has put its own over it."""
     found = find_spec("scheduler")
     origin = None if found is None else found.origin
-    if origin is not None and b"jobbridge" in Path(origin).read_bytes():
+    try:
+        if origin is not None and b"jobbridge" in Path(origin).read_bytes():
+            return None
+    except OSError:  # it is in an archive
         return None
     return (
         f"the package `scheduler` that Python finds ({origin or 'a folder without __init__.py'}) is not the one of "

@@ -56,12 +56,12 @@ def test(
 
 
 def _found(config: Path | None, files: Sequence[Path]) -> list[Located]:
-    from bridge.config.load import located, tests
+    from bridge.config.load import located, read_tests
     from bridge.config.mistakes import ConfigurationError
 
     try:
         place = located(config)
-        return tests(place, files or (place, *sorted(place.parent.glob("*.test.yaml"))))
+        return read_tests(place, files or (place, *sorted(place.parent.glob("*.test.yaml"))))
     except ConfigurationError as error:
         raise Mistaken(error.mistakes) from None
 
@@ -84,7 +84,10 @@ def _failures(configuration: Configuration, explainer: Explainer, case: Case) ->
 
     section = configuration.sources[case.message.source]
     given = case.message.model_dump(exclude={"source", "body", "headers"})
-    message = written(encoded(case.message.body), case.message.headers.items(), **given)
+    try:
+        message = written(encoded(case.message.body), case.message.headers.items(), **given)
+    except ValueError:
+        return "the message holds half of a surrogate pair, which no bytes stand for"
     shown, _ = explainer.explain(case.message.source, delivered(message, section))
     wanted = case.expect.model_dump(exclude_none=True, exclude={"field"})
     found = {name: None if shown.get(name) is None else str(shown[name]) for name in wanted}

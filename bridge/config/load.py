@@ -69,7 +69,7 @@ class Located(NamedTuple):
     case: Case
 
 
-def tests(configuration: Path, files: Iterable[Path]) -> list[Located]:
+def read_tests(configuration: Path, files: Iterable[Path]) -> list[Located]:
     """The tests of these files, which are for this configuration; what is wrong in its other parts is not looked at.
 
     :raises ConfigurationError: with the mistakes in them.
@@ -78,11 +78,11 @@ def tests(configuration: Path, files: Iterable[Path]) -> list[Located]:
     found: list[Located] = []
     mistakes: list[Mistake] = []
     for file in files:
-        own = file == configuration
+        own = file.resolve() == configuration.resolve()
         document = beside.document if own else read(*_text(file, os.environ), os.environ)
         of_file = cases(document, alone=not own)
         check_cases(document, of_file, beside)
-        mistakes += [one for one in _ordered(document) if not own or one.path.startswith("tests")]
+        mistakes += [one for one in _ordered(document) if not own or not one.path or one.path.startswith("tests")]
         found += [Located(document.place(("tests", i)), case) for i, case in of_file.items() if case is not None]
     if mistakes:
         raise ConfigurationError(mistakes)

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from bridge.assembly import assemble, decoders
 from bridge.cli.main import cli
-from bridge.config.load import load
+from bridge.config.load import load, read_tests
 from bridge.dead_letters import dead_letter
 from bridge.decode import Request
 from bridge.message import Message
@@ -282,10 +282,37 @@ def test_mistakes_in_tests_have_their_place(folder: Path, text: str, said: str) 
     assert said in done.stderr
 
 
-def test_no_tests_are_no_success() -> None:
-    """So that a misspelt name of a file is seen."""
+def test_no_tests_are_no_success(folder: Path) -> None:
+    """So that a misspelt name of a file is seen; nor is a configuration that can't be read, or is not there."""
     done = run("test")
     assert done.exit_code == 1 and "there are no tests" in done.stderr
+    assert run("test", "more.test.yaml").exit_code == 3
+    (folder / "bridge.yaml").write_text("tests: [\n")
+    assert run("test").exit_code == 3
+    (folder / "bridge.yaml").unlink()
+    assert run("test").exit_code == 3
+
+
+def test_a_message_is_what_the_file_says(folder: Path) -> None:
+    """Keys that begin with x- are data in it, bytes that are not UTF-8 can be written, half of a pair can't be sent."""
+    (folder / "more.test.yaml").write_text(
+        """\
+tests:
+  - name: x
+    message: {source: orders, headers: {x-a: a, type: order.x}, body: {x-b: 1, id: 7}}
+    expect: {route: other}
+  - name: bytes
+    message: {source: orders, headers: {type: order.placed}, correlation_id: "\\udcff", body: {id: 7}}
+    expect: {correlation_id: "\\\\xff"}
+  - {name: half, message: {source: orders, body: "\\ud800"}}
+  - {name: half, message: {source: orders, body: {a: "\\ud800"}}}
+"""
+    )
+    code, (first, second, *halves) = results()
+    assert (code, first, second) == (1, ("passed", ""), ("passed", ""))
+    assert halves == [("failed", "the message holds half of a surrogate pair, which no bytes stand for")] * 2
+    found = read_tests(Path("bridge.yaml"), [Path("more.test.yaml")])[0].case.message
+    assert (found.headers["x-a"], found.body) == ("a", {"x-b": 1, "id": 7})
 
 
 def test_tests_are_no_part_of_what_pods_compare(folder: Path) -> None:
