@@ -99,6 +99,8 @@ class Worker:
             destinations=destinations,
         )
         self.counts = Counts()
+        self.measure: Callable[[Sequence[tuple[Run, str]]], None] | None = None
+        """Told of runs that ended, and how."""
         self.draining = False
         self.paused_routes: frozenset[str] = frozenset()
         """An operator has paused them: their jobs wait in the store."""
@@ -212,13 +214,10 @@ class Worker:
 
     def count(self, ended: Sequence[Run], written: Set[bytes]) -> None:
         """Count runs whose results were written, or, where they are not among these ids, refused."""
-        self.counts.add(
-            Counter(
-                Key(run.job.source, run.job.route, run.outcome if run.key in written else "fenced")
-                for run in ended
-                if run.outcome
-            )
-        )
+        outcomes = [(run, run.outcome if run.key in written else "fenced") for run in ended if run.outcome]
+        self.counts.add(Counter(Key(run.job.source, run.job.route, outcome) for run, outcome in outcomes))
+        if self.measure is not None:
+            self.measure(outcomes)
 
     def leave(self) -> None:
         """Messages of jobs that succeeded wait to be relayed."""
