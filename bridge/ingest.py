@@ -23,6 +23,7 @@ from scheduler.inflight import PREFETCH_SECONDS
 from scheduler.offers import Offer, Offers
 from scheduler.storage import Storage, StoreUnavailable
 from scheduler.storage.records import DeadLetter, Inserted, Outcome
+from scheduler.tracing import received
 
 log = getLogger("jobbridge.ingest")
 
@@ -141,11 +142,17 @@ class Ingest:
         while self._parts:
             self._insert(self._parts[0])
         self._source.ack(self._batch)
-        if self.measure is not None and self._received_at is not None:
-            now = self._monotonic()
-            self.measure(len(self._batch.messages), now - self._received_at, now - began)
+        self._measured(self._batch, began)
         self._batch = None
         return 0.0
+
+    def _measured(self, batch: Batch, began: float) -> None:
+        """It is stored, and its insert began then."""
+        now = self._monotonic()
+        seconds = now - (began if self._received_at is None else self._received_at)
+        if self.measure is not None:
+            self.measure(len(batch.messages), seconds, now - began)
+        received(self._source.name, len(batch.messages), seconds, (message.headers for message in batch.messages))
 
     def _receive(self, timeout: float) -> Received | None:
         batch = self._source.receive(timeout)

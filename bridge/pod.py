@@ -24,11 +24,13 @@ from bridge.backpressure import Backpressure
 from bridge.config.model import Configuration
 from bridge.health import Health, HttpServer, application
 from bridge.ingest import Ingest
+from bridge.logs import identify
 from bridge.outbox import Relay
 from bridge.processes import Parent
 from bridge.pulse import Pulse
 from bridge.sources.local import LocalSource
 from bridge.sources.source import Source
+from scheduler.inflight import Registration
 from scheduler.loops import LoopThread, waited
 from scheduler.server import Server
 from scheduler.storage import SchemaOutdated, Storage, StoreUnavailable
@@ -266,8 +268,13 @@ def run_pod(configuration: Configuration, tell: int | None = None) -> int:
     # default, 700 new ones start a collection that walks them all, again and again: a third of a busy pod's time.
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)
-    if tell is not None:
-        pod.server.membership.on_registered = lambda registration: os.write(tell, registration.id)
+
+    def registered(registration: Registration) -> None:
+        identify(registration.number)
+        if tell is not None:
+            os.write(tell, registration.id)
+
+    pod.server.membership.on_registered = registered
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, pod.signalled)
     try:

@@ -14,6 +14,7 @@ from scheduler.context import JobContext
 from scheduler.handlers import Handler
 from scheduler.job import Job, NewJob
 from scheduler.retry import Policy
+from scheduler.tracing import RunSpan
 
 MAX_PREFETCH = 1000
 PREFETCH_SECONDS = 0.1
@@ -68,6 +69,7 @@ class Run:
         "phase",
         "policy",
         "registration",
+        "span",
         "started",
         "taken",
     )
@@ -81,6 +83,7 @@ class Run:
         self.handler: Handler
         self.policy: Policy
         self.context: JobContext | None = None
+        self.span: RunSpan | None = None
         self.cancelled = False
         self.committed = False
         """Its result is written, together with what its handler wrote."""
