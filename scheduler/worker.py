@@ -189,6 +189,8 @@ class Worker:
         kept the whole from being committed."""
         try:
             with self.storage.finishing(self.membership.timeout) as connection:
+                if not self.membership.trusts(run.registration):  # it waited for a connection, or for SQLite's lock
+                    raise RolledBack(Undone("trust was lost before it could begin"))
                 if run.context is not None:
                     run.context.transaction = connection
                 error = call(run)
