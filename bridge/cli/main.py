@@ -9,6 +9,7 @@ import click
 from bridge.cli.check import check
 from bridge.cli.config import config
 from bridge.cli.dead_letters import dead_letters
+from bridge.cli.health import health
 from bridge.cli.help import completion, help_
 from bridge.cli.init import init
 from bridge.cli.jobs import jobs
@@ -38,7 +39,7 @@ def cli() -> None:
 
 _VERBS = (
     *(init, run, check, test, route, publish, status, servers, stats, top, sources, routes, jobs, trace),
-    *(dead_letters, recurring, migrate, config, report, help_, completion, version),
+    *(dead_letters, recurring, health, migrate, config, report, help_, completion, version),
 )
 for _verb in _VERBS:
     cli.add_command(_verb)
