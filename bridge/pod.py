@@ -18,11 +18,11 @@ from logging import getLogger
 from pathlib import Path
 from random import Random
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from bridge.assembly import assemble, decoders, sources, store
 from bridge.backpressure import Backpressure
-from bridge.config.model import Configuration
-from bridge.health import Health, HttpServer, application
+from bridge.config.model import Configuration, Http
 from bridge.ingest import Ingest
 from bridge.logs import identify
 from bridge.outbox import Relay
@@ -34,6 +34,9 @@ from scheduler.inflight import Registration
 from scheduler.loops import LoopThread, waited
 from scheduler.server import Server
 from scheduler.storage import SchemaOutdated, Storage, StoreUnavailable
+
+if TYPE_CHECKING:
+    from bridge.health import HttpServer
 
 log = getLogger("jobbridge.pod")
 
@@ -139,22 +142,25 @@ class Pod:
             self._hurry.set()
         self._stopping.set()
 
-    def _serve(self) -> Sequence[HttpServer | Pulse]:
+    def _serve(self) -> "Sequence[HttpServer | Pulse]":
         served: list[HttpServer | Pulse] = []
         http, file = self._configuration.http, self._configuration.pod.heartbeat_file
         if http is not None:
-            from bridge.metrics import Metrics, Watched  # its library costs memory
-
-            ingests = list(zip(self._sources, self._ingests, strict=True))
-            storages = (self._storage, self._heartbeat_storage)
-            watched = Watched(
-                self.server, storages, ingests, lambda: self._gate.by_operators, self._versions, self._digest
-            )
-            health = Health(self.unhealthy, self.unready, Metrics(watched).page)
-            served.append(HttpServer(application(health), http.bind, http.port))
+            served.append(self._pages(http))
         if file is not None:
             served.append(Pulse(Path(file), self.unhealthy, self.unready))
         return served
+
+    def _pages(self, http: Http) -> "HttpServer":
+        # Their libraries are an extra, and cost memory.
+        from bridge.health import Health, HttpServer, application
+        from bridge.metrics import Metrics, Watched
+
+        ingests = list(zip(self._sources, self._ingests, strict=True))
+        storages = (self._storage, self._heartbeat_storage)
+        watched = Watched(self.server, storages, ingests, lambda: self._gate.by_operators, self._versions, self._digest)
+        health = Health(self.unhealthy, self.unready, Metrics(watched).page)
+        return HttpServer(application(health), http.bind, http.port)
 
     def _await_store(self) -> bool:
         """Wait until the store is there with its schema; False: a signal came first."""

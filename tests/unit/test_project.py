@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 PRODUCT = sorted(path for package in ("bridge", "scheduler") for path in (ROOT / package).rglob("*.py"))
 IDS = [str(path.relative_to(ROOT)) for path in PRODUCT]
 
-MOST_LINES = 12_450
+MOST_LINES = 12_465
 MOST_LINES_OF_A_FILE = 400
 MOST_LINES_OF_A_FUNCTION = 70
 
@@ -223,7 +223,8 @@ def test_contributors_are_told_of_every_direct_dependency() -> None:
     places = [ROOT / "CONTRIBUTING.md", ROOT / ".github" / "CONTRIBUTING.md"]
     text = "".join(place.read_text().lower() for place in places if place.exists())
     assert text, "there is no CONTRIBUTING.md"
-    requirements = project["dependencies"] + project["optional-dependencies"]["dev"]
+    extras = project["optional-dependencies"].values()
+    requirements = [*project["dependencies"], *(one for extra in extras for one in extra)]
     names = [re.match(r"[\w.-]+", requirement) for requirement in requirements]
     assert [
         name[0] for name in names if name and not re.search(rf"(?<![\w-]){re.escape(name[0])}(?![\w-])", text)
