@@ -9,18 +9,21 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future
+from itertools import repeat
 from logging import getLogger
 from typing import NamedTuple
 
 from bridge.dead_letters import WITHOUT_HEADERS, dead_letter
 from bridge.decode import Decoder, Ignored, Rejection, Request
 from bridge.sources.source import Batch, Source
+from scheduler.counts import Key
 from scheduler.inflight import PREFETCH_SECONDS
 from scheduler.offers import Offer, Offers
 from scheduler.storage import Storage, StoreUnavailable
 from scheduler.storage.records import DeadLetter, Inserted, Outcome
+from scheduler.tracing import received
 
 log = getLogger("jobbridge.ingest")
 
@@ -54,7 +57,9 @@ class Received(NamedTuple):
 
     batch: Batch
     parts: list[Part]
-    counts: Counter[str]
+    counts: Counter[Key]
+    at: float
+    """When it had arrived, by the monotonic clock."""
 
 
 def _patience(part: Part, error: Exception) -> int:
@@ -91,11 +96,27 @@ class Ingest:
         self._look_first = False
         self._monotonic = monotonic
         self._patient_until = 0.0
+        self._received_at: float | None = None
+        self.rejections: Counter[str] = Counter()
+        """Messages that became dead letters, by the reason."""
+        self.measure: Callable[[int, float, float], None] | None = None
+        """Told of each batch that is stored: its messages, seconds since it had arrived, seconds of its insert."""
 
     @property
     def busy(self) -> bool:
         """Whether a batch is between its receive and its ack."""
         return self._batch is not None or self._ahead is not None
+
+    def progress(self) -> tuple[float | None, float]:
+        """Seconds since the last batch arrived (None: there was none), and the age of the batch in hand."""
+        received_at = self._received_at
+        ago = None if received_at is None else round(self._monotonic() - received_at, 3)
+        return ago, 0.0 if self._batch is None or ago is None else ago
+
+    def status(self) -> dict[str, object]:
+        """What the servers table shows of it."""
+        ago, unacked = self.progress()
+        return {"counts": dict(self.counts), "last_receive_ago": ago, "oldest_unacked": unacked}
 
     def step(self) -> float:
         """One round. A batch whose insert failed is kept, and goes on in the next.
@@ -110,17 +131,28 @@ class Ingest:
             if received is None:
                 return 0.0
             self._batch, self._parts = received.batch, received.parts
-            self.counts.update(received.counts)
+            self._tell(received.counts)
+            self._received_at = received.at
             self._patient_until = self._monotonic() + PREFETCH_SECONDS
             if self.helper is not None and len(self._batch.messages) >= AHEAD_FROM:
                 self._ahead = self.helper.submit(self._receive, 0.0)
         if self._may_wait():
             return PATIENCE
+        began = self._monotonic()
         while self._parts:
             self._insert(self._parts[0])
         self._source.ack(self._batch)
+        self._measured(self._batch, began)
         self._batch = None
         return 0.0
+
+    def _measured(self, batch: Batch, began: float) -> None:
+        """It is stored, and its insert began then."""
+        now = self._monotonic()
+        seconds = now - (began if self._received_at is None else self._received_at)
+        if self.measure is not None:
+            self.measure(len(batch.messages), seconds, now - began)
+        received(self._source.name, len(batch.messages), seconds, (message.headers for message in batch.messages))
 
     def _receive(self, timeout: float) -> Received | None:
         batch = self._source.receive(timeout)
@@ -140,7 +172,8 @@ class Ingest:
         self._parts, self._batch, self._ahead = [], None, None
 
     def _decode(self, batch: Batch) -> Received:
-        counts: Counter[str] = Counter()
+        at = self._monotonic()
+        counts: Counter[Key] = Counter()
         first: dict[bytes, Request] = {}
         again: list[Request] = []
         rejected: list[DeadLetter] = []
@@ -151,17 +184,18 @@ class Ingest:
                 if earlier is decoded:
                     continue
                 if earlier.job.digest == decoded.job.digest:
-                    counts["duplicate"] += 1
+                    counts[Key(self._source.name, decoded.route.name, "duplicate")] += 1
                 else:
                     again.append(decoded)  # a conflict within the batch: offered once the first one stands
             elif isinstance(decoded, Rejection):
-                counts["rejected"] += 1
+                counts[Key(self._source.name, "", "rejected")] += 1
                 rejected.append(dead_letter(self._source.name, message, decoded.reason, decoded.detail))
             else:
                 assert isinstance(decoded, Ignored)
-                counts["ignored"] += 1
+                counts[Key(self._source.name, "", "ignored")] += 1
         parts = [Part(list(first.values()), rejected), *(Part([request], ()) for request in again)]
-        return Received(batch, parts, counts)
+        self._tell_reasons(rejected)
+        return Received(batch, parts, counts, at)
 
     def _insert(self, part: Part) -> None:
         """Insert the first part; it is taken from the list when its fate is known."""
@@ -181,7 +215,7 @@ class Ingest:
             self._cut(part, part.offer, error)
             return
         self._parts.remove(part)
-        self._count(answers)
+        self._count(part, answers)
 
     def _keep_losers(self, part: Part, answers: Sequence[Inserted]) -> None:
         """Dead letters for what found another's row in its place."""
@@ -198,13 +232,23 @@ class Ingest:
             lost.append(dead_letter(self._source.name, request.message, reason, detail))
         if lost:
             self._storage.insert_dead_letters(lost)
+            self._tell_reasons(lost)
 
-    def _count(self, answers: Sequence[Inserted]) -> None:
+    def _count(self, part: Part, answers: Sequence[Inserted]) -> None:
         names = {Outcome.NEW: "created", Outcome.DUPLICATE: "duplicate"}
-        counted = Counter(names.get(answer.outcome, "conflict") for answer in answers)
-        self.counts.update(counted)
+        outcomes = [names.get(answer.outcome, "conflict") for answer in answers]
+        routes = (request.route.name for request in part.requests)
+        self._tell(Counter(map(Key, repeat(self._source.name), routes, outcomes)))
         # A replay, or delivery to every pod: reading first is then cheaper. The unique key decides all the same.
-        self._look_first = counted["duplicate"] * 2 > len(answers)
+        self._look_first = outcomes.count("duplicate") * 2 > len(answers)
+
+    def _tell(self, counted: Mapping[Key, int]) -> None:
+        self._offers.counts.add(counted)
+        for key, number in counted.items():
+            self.counts[key.outcome] += number
+
+    def _tell_reasons(self, letters: Iterable[DeadLetter]) -> None:
+        self.rejections.update(letter.reason for letter in letters)
 
     def _cut(self, part: Part, offer: Offer, error: Exception) -> None:
         place = self._parts.index(part)
@@ -218,8 +262,10 @@ class Ingest:
         else:
             request = part.requests[0]
             detail = f"the store refuses it: {type(error).__name__}: {error}"
-            self._insert_letters([dead_letter(self._source.name, request.message, "store-refused", detail)])
-            self.counts["rejected"] += 1
+            refused = [dead_letter(self._source.name, request.message, "store-refused", detail)]
+            self._insert_letters(refused)
+            self._tell_reasons(refused)
+            self._tell({Key(self._source.name, request.route.name, "rejected"): 1})
             self._offers.abandon(offer)
             smaller = []
         self._parts[place : place + 1] = smaller

@@ -7,12 +7,15 @@ ingested, what runs may end, the rest is handed back; a second signal hands back
 
 import gc
 import os
+import platform
 import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from logging import getLogger
+from pathlib import Path
 from random import Random
 from types import FrameType
 
@@ -21,10 +24,13 @@ from bridge.backpressure import Backpressure
 from bridge.config.model import Configuration
 from bridge.health import Health, HttpServer, application
 from bridge.ingest import Ingest
+from bridge.logs import identify
 from bridge.outbox import Relay
 from bridge.processes import Parent
+from bridge.pulse import Pulse
 from bridge.sources.local import LocalSource
 from bridge.sources.source import Source
+from scheduler.inflight import Registration
 from scheduler.loops import LoopThread, waited
 from scheduler.server import Server
 from scheduler.storage import SchemaOutdated, Storage, StoreUnavailable
@@ -55,6 +61,7 @@ class Pod:
         pod = configuration.pod
         self._configuration = configuration
         self._digest = configuration.digest()
+        self._versions = {"jobbridge": version("jobbridge"), "python": platform.python_version()}
         self._monotonic = monotonic
         self._random = random or Random(os.urandom(16))
         self._stopping = threading.Event()
@@ -108,7 +115,7 @@ class Pod:
 
     def run(self) -> int:
         """Live until a signal; the exit code: 0 after a clean drain, 1 if jobs were cut off."""
-        http = self._serve_http()
+        served = self._serve()
         try:
             if not self._await_store():
                 return 0
@@ -123,8 +130,8 @@ class Pod:
             exhausted = self.server.worker.executors.exhausted.is_set()
             return 1 if cut_off or exhausted else 0
         finally:
-            if http is not None:
-                http.stop()
+            for one in served:
+                one.stop()
 
     def signalled(self, number: int, _: FrameType | None) -> None:
         """The first signal drains, the second hands back at once."""
@@ -132,11 +139,22 @@ class Pod:
             self._hurry.set()
         self._stopping.set()
 
-    def _serve_http(self) -> HttpServer | None:
-        http = self._configuration.http
-        if http is None:
-            return None
-        return HttpServer(application(Health(self.unhealthy, self.unready)), http.bind, http.port)
+    def _serve(self) -> Sequence[HttpServer | Pulse]:
+        served: list[HttpServer | Pulse] = []
+        http, file = self._configuration.http, self._configuration.pod.heartbeat_file
+        if http is not None:
+            from bridge.metrics import Metrics, Watched  # its library costs memory
+
+            ingests = list(zip(self._sources, self._ingests, strict=True))
+            storages = (self._storage, self._heartbeat_storage)
+            watched = Watched(
+                self.server, storages, ingests, lambda: self._gate.by_operators, self._versions, self._digest
+            )
+            health = Health(self.unhealthy, self.unready, Metrics(watched).page)
+            served.append(HttpServer(application(health), http.bind, http.port))
+        if file is not None:
+            served.append(Pulse(Path(file), self.unhealthy, self.unready))
+        return served
 
     def _await_store(self) -> bool:
         """Wait until the store is there with its schema; False: a signal came first."""
@@ -207,38 +225,36 @@ class Pod:
         return all(source.drained() for source in self._sources) and not any(one.busy for one in self._ingests)
 
     def unhealthy(self) -> Mapping[str, str]:
-        """What a restart would mend."""
-        wrong = {
-            thread.name: "its thread has ended"
+        """What a restart would mend, for each part."""
+        runs = self._started and not self._stopping.is_set()
+        parts = {
+            thread.name: "its thread has ended" if runs and not thread.is_alive() else ""
             for thread in (*self.server.threads(), *self._ingest_threads)
-            if self._started and not self._stopping.is_set() and not thread.is_alive()
         }
-        if self.server.worker.executors.exhausted.is_set():
-            wrong["workers"] = "half of them hang past their timeout"
-        return wrong
+        exhausted = self.server.worker.executors.exhausted.is_set()
+        return parts | {"workers": "half of them hang past their timeout" if exhausted else ""}
 
     def unready(self) -> Mapping[str, str]:
-        """What keeps this pod from working now."""
-        wrong = dict(self.unhealthy())
-        if self._stopping.is_set():
-            wrong["pod"] = "it stops"
+        """What keeps this pod from working now, for each part."""
+        parts = {**self.unhealthy(), "pod": "it stops" if self._stopping.is_set() else "", "store": ""}
         if self.server.outage.since is not None:
-            wrong["store"] = self.server.outage.reason
+            parts["store"] = self.server.outage.reason
         elif self.server.membership.registration() is None:
-            wrong["store"] = "no heartbeat is in yet"
+            parts["store"] = "no heartbeat is in yet"
         for source in self._sources:
             status = source.status()
-            if not status.attached and source.name not in self._gate.by_operators:
-                wrong[f"source {source.name}"] = status.detail or "not attached"
-        return wrong
+            well = status.attached or source.name in self._gate.by_operators
+            parts[f"source {source.name}"] = "" if well else status.detail or "not attached"
+        return parts
 
     def _more_status(self) -> dict[str, object]:
         return {
             "sources": {
-                source.name: source.status()._asdict() | {"counts": dict(ingest.counts)}
+                source.name: source.status()._asdict() | ingest.status()
                 for source, ingest in zip(self._sources, self._ingests, strict=True)
             },
             "configuration": self._digest,
+            "versions": self._versions,
         }
 
 
@@ -252,8 +268,13 @@ def run_pod(configuration: Configuration, tell: int | None = None) -> int:
     # default, 700 new ones start a collection that walks them all, again and again: a third of a busy pod's time.
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)
-    if tell is not None:
-        pod.server.membership.on_registered = lambda registration: os.write(tell, registration.id)
+
+    def registered(registration: Registration) -> None:
+        identify(registration.number)
+        if tell is not None:
+            os.write(tell, registration.id)
+
+    pod.server.membership.on_registered = registered
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, pod.signalled)
     try:

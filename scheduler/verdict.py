@@ -58,6 +58,13 @@ def handed_back(job: Job) -> Finish:
     return Finish(job.key, job.version, job.owner, JobState.ENQUEUED, 0)
 
 
+def outcome(result: Finish) -> str:
+    """How a run is counted that ended so."""
+    if result.state is JobState.SCHEDULED:
+        return "retried" if result.failures else "snoozed"
+    return result.state.value.lower()
+
+
 def ended_by(error: BaseException, job: Job, policy: Policy, options: JobOptions, random: Random) -> Finish:
     """The handler raised."""
     lane = LOCKED if job.lock_key is not None and not policy.lock_while_retrying else 0

@@ -21,12 +21,14 @@ was fenced is dropped and logged; a job starts only under a trusted, current reg
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence, Set
 from logging import DEBUG, getLogger
 from queue import SimpleQueue
 from random import Random
 
 from scheduler.context import log_fields
+from scheduler.counts import Counts, Key
 from scheduler.executors import Executors, HandlerTimeout, call
 from scheduler.filters import Filters
 from scheduler.handlers import HandlerRegistry
@@ -38,7 +40,7 @@ from scheduler.retry import Policies
 from scheduler.storage.errors import StoreUnavailable
 from scheduler.storage.records import Event, Finish
 from scheduler.storage.storage import Storage
-from scheduler.verdict import ended_by, handed_back, one_line, storable, succeeded
+from scheduler.verdict import ended_by, handed_back, one_line, outcome, storable, succeeded
 
 log = getLogger("jobbridge.worker")
 
@@ -96,6 +98,9 @@ class Worker:
             transact=self._transact,
             destinations=destinations,
         )
+        self.counts = Counts()
+        self.measure: Callable[[Sequence[tuple[Run, str]]], None] | None = None
+        """Told of runs that ended, and how."""
         self.draining = False
         self.paused_routes: frozenset[str] = frozenset()
         """An operator has paused them: their jobs wait in the store."""
@@ -141,17 +146,23 @@ class Worker:
         job = run.job
         self.filters.tell("processed", job, error)
         if run.committed:
+            run.outcome = "succeeded"
             self._leave(run)
             return
         if error is None:
             result = self._success(run)
+            run.outcome = "succeeded"
             if log.isEnabledFor(DEBUG):
                 log.debug("job succeeded", extra=self._fields(run))
         elif isinstance(error, Undone) or (run.cancelled and not isinstance(error, HandlerTimeout)):
+            run.outcome = "cancelled"
             result = handed_back(job)  # it ended because it was told to, or its commit has an unknown fate
         else:
             result = ended_by(error, job, run.policy, run.handler.options, self.random)
             result = result._replace(events=result.events + self._kept_log(run))
+            run.outcome = outcome(result)
+            if run.outcome == "retried" and isinstance(error, HandlerTimeout):
+                run.outcome = "timeout"
             if result.failures:
                 self._log_failure(run, error, result)
                 if result.state is JobState.FAILED:
@@ -178,9 +189,13 @@ class Worker:
         kept the whole from being committed."""
         try:
             with self.storage.finishing(self.membership.timeout) as connection:
+                if not self.membership.trusts(run.registration):  # it waited for a connection, or for SQLite's lock
+                    raise RolledBack(Undone("trust was lost before it could begin"))
                 if run.context is not None:
                     run.context.transaction = connection
                 error = call(run)
+                if connection.invalidated:
+                    raise RolledBack(Undone("its connection was lost"))
                 if error is not None:
                     raise RolledBack(error)
                 self.filters.tell("changing", run.job, JobState.SUCCEEDED)
@@ -195,6 +210,7 @@ class Worker:
 
     def _leave(self, run: Run) -> None:
         """After a result was written with what its handler wrote."""
+        self.count([run], {run.key})
         self.inflight.leave([run])
         self.filters.tell("changed", run.job, JobState.SUCCEEDED)
         if run.context is not None and run.context.leaving:
@@ -203,6 +219,13 @@ class Worker:
             with contextlib.suppress(StoreUnavailable):  # the master looks after it
                 self.storage.pass_on([run.job.lock_key])
         self.claiming.set()
+
+    def count(self, ended: Sequence[Run], written: Set[bytes]) -> None:
+        """Count runs whose results were written, or, where they are not among these ids, refused."""
+        outcomes = [(run, run.outcome if run.key in written else "fenced") for run in ended if run.outcome]
+        self.counts.add(Counter(Key(run.job.source, run.job.route, outcome) for run, outcome in outcomes))
+        if self.measure is not None:
+            self.measure(outcomes)
 
     def leave(self) -> None:
         """Messages of jobs that succeeded wait to be relayed."""
@@ -217,7 +240,8 @@ class Worker:
             log.warning("job failed, next try in %.1f s: %s", result.delay_us / 1e6, one_line(error), extra=fields)
 
     def _fields(self, run: Run) -> dict[str, object]:
-        return log_fields(run.job) | {"duration_ms": round((self.monotonic() - run.started) * 1000, 1)}
+        took = {"outcome": run.outcome, "duration_ms": round((self.monotonic() - run.started) * 1000, 1)}
+        return log_fields(run.job) | took | ({} if run.span is None else run.span.ids())
 
     def hold_routes(self, routes: frozenset[str]) -> None:
         """Start no job of these routes any more; those that run finish, those that wait here are handed back."""
@@ -241,6 +265,7 @@ class Worker:
     def _give_back(self, run: Run, phase: Phase) -> bool:
         if not self.inflight.move(run, Phase.ENDED, only_from=phase):
             return False
+        run.outcome = "cancelled" if phase is Phase.RUNNING else ""
         self.results.put((run, handed_back(run.job)))
         self.finishing.set()
         return True

@@ -210,6 +210,8 @@ class Pod(Section):
     workers: int = Field(20, ge=1, le=1000)
     heartbeat: Duration = Field(15.0, ge=0.1, le=3600)
     grace: Duration = 45.0
+    heartbeat_file: Text | None = None
+    """Written anew every two seconds while this process lives, for probes where no port is open."""
 
 
 class Http(Section):
@@ -239,5 +241,5 @@ class Configuration(Section):
 
     def digest(self) -> str:
         """The same on all pods that run the same configuration: the pod's own name is left out, and secrets are."""
-        shown = self.model_dump(mode="json", exclude={"pod": {"name"}})
+        shown = self.model_dump(mode="json", exclude={"pod": {"name", "heartbeat_file"}})
         return blake2b(json.dumps(shown, sort_keys=True).encode(), digest_size=8).hexdigest()

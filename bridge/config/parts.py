@@ -27,7 +27,7 @@ from bridge.config.routes import RecurringJob, Route
 from bridge.config.section import Name, Section, Text
 from bridge.config.urls import scheme_of
 
-_PLANNED = "auth dashboard metrics priority tests tracing"
+_PLANNED = "auth dashboard priority tests"
 """Keys of later versions: refused by that name, so that no one takes them for a typing error or for working."""
 
 _SHOULD = {

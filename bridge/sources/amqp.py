@@ -98,6 +98,8 @@ class AmqpSource(Source):
         with self._room:
             if session is self._session and not session.ended:
                 session.ack(first, last)
+            else:
+                self.acks_dropped += 1
 
     def pause(self, reason: str) -> None:
         self._set_paused(reason)
@@ -118,7 +120,13 @@ class AmqpSource(Source):
 
     def status(self) -> SourceStatus:
         with self._room:
-            return SourceStatus(self._attached, "" if self._attached else self._detail, self._paused)
+            lag = self._session.depth if self._session is not None else None
+            return SourceStatus(self._attached, "" if self._attached else self._detail, self._paused, lag)
+
+    def beat(self) -> None:
+        with self._room:
+            if self._session is not None and not self._session.ended:
+                self._session.ask_depth()
 
     def _begin(self) -> AmqpSession:
         with self._room:
@@ -147,6 +155,7 @@ class AmqpSource(Source):
         with self._room:
             self._session = None
             self._failures += 1
+            self.reconnects += not self._closing.is_set()
             if session is not None:
                 self._losses = (0 if session.acks else self._losses) + session.consumed
                 self._isolated = session.isolated or self._losses >= ISOLATE_AFTER

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from scheduler.job import Job
 from scheduler.storage import rows
-from scheduler.storage.execution import CLAIMS, HELD, kind_of
+from scheduler.storage.execution import CLAIMS, kind_of
 from scheduler.storage.intake import Answer, Placed
 from scheduler.storage.records import Finish
 from scheduler.storage.storage import Options, Storage
@@ -41,7 +41,7 @@ class SQLite(Storage):
             (limited, paused): update(jobs)
             .where(jobs.c.id.in_(self.waiting(jobs.c.id, limited=limited, paused=paused).order_by(text("rowid"))))
             .values(self.claiming())
-            .returning(jobs.c.due_at, *HELD)
+            .returning(jobs.c.due_at, *self.held_columns)
             for limited, paused in CLAIMS
         }
 
@@ -57,6 +57,11 @@ class SQLite(Storage):
 
     def counted(self, table: Table, key: Sequence[str], again: dict[str, ColumnElement[int]]) -> Insert:
         return insert(table).on_conflict_do_update(index_elements=list(key), set_=again)
+
+    def replacing(self, table: Table, key: Sequence[str], column: str) -> Insert:
+        statement = insert(table)
+        new = {column: statement.excluded[column]}
+        return statement.on_conflict_do_update(index_elements=list(key), set_=new)
 
     def _insert(
         self, connection: Connection, placed: Sequence[Placed], token: int, owner: bytes | None, claimed: int

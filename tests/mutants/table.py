@@ -479,6 +479,23 @@ MUTANTS = [
         "        self._twice = twice\n",
         "tests/unit/test_cron.py::test_both_changes_of_the_clock",
     ),
+    Mutant(
+        "trust asked before the transaction alone",
+        "I10",
+        "scheduler/worker.py",
+        "                if not self.membership.trusts(run.registration):  # it waited",
+        "                if False:  # it waited",
+        "tests/unit/test_transactions.py::test_one_that_waited_for_its_transaction_past_the_end_of_trust_does_not_start",
+    ),
+    Mutant(
+        "a lost connection is its handler's failure",
+        "I14",
+        "scheduler/worker.py",
+        "                if connection.invalidated:\n",
+        "                if False:\n",
+        "tests/integration/test_store_outage.py"
+        "::test_a_transaction_whose_connection_is_lost_is_no_failure_of_its_handler",
+    ),
 ]
 
 QUICK = ("Kafka: offset told when handed out", "a late round keeps its watch", "trust without end")
