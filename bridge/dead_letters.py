@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from enum import Enum, auto
 from hashlib import blake2b
 from logging import getLogger
@@ -114,19 +114,34 @@ class Replayed(NamedTuple):
     detail: str = ""
 
 
+class Lost(Exception):
+    """A dead letter that can't be offered again, and why."""
+
+
+def kept(letter: Mapping[str, object], sources: Container[str]) -> tuple[str, Message]:
+    """A dead letter's source and message.
+
+    :raises Lost: for one whose source is gone, or of whose body the head alone was kept.
+    """
+    source, body = str(letter["source"]), letter["body"]
+    if source not in sources:
+        raise Lost(f"no source {source!r} is configured any more")
+    assert isinstance(body, bytes)
+    if letter["size"] != len(body):
+        raise Lost("only the head of its body was kept: its sender must send it again")
+    return source, message_of(str(letter["envelope"]), body)
+
+
 def replay(decoders: Mapping[str, Decoder], storage: Storage, key: bytes) -> Replayed:
     """Offer a dead letter again, as its source's message, to the routes as they are now."""
     letter = storage.dead_letter(key)
     if letter is None:
         return Replayed(Replay.NOT_FOUND)
-    decoder = decoders.get(str(letter["source"]))
-    if decoder is None:
-        return Replayed(Replay.STILL_REJECTED, f"no source {letter['source']!r} is configured any more")
-    body = letter["body"]
-    assert isinstance(body, bytes)
-    if letter["size"] != len(body):
-        return Replayed(Replay.STILL_REJECTED, "only the head of its body was kept: its sender must send it again")
-    decoded = decoder.decode(message_of(str(letter["envelope"]), body))
+    try:
+        source, message = kept(letter, decoders)
+    except Lost as why:
+        return Replayed(Replay.STILL_REJECTED, str(why))
+    decoded = decoders[source].decode(message)
     if isinstance(decoded, Rejection):
         return Replayed(Replay.STILL_REJECTED, f"{decoded.reason}: {decoded.detail}")
     outcome = Replay.DUPLICATE

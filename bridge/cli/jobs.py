@@ -14,7 +14,7 @@ from bridge.cli.acts import act
 from bridge.cli.exits import NotFound
 from bridge.cli.filters import filter_options, wanted
 from bridge.cli.find import find
-from bridge.cli.options import config_option, configured, limit_option, opened, output_option
+from bridge.cli.options import common_options, configured, limit_option, opened
 from bridge.cli.output import chosen, presentable, print_json, print_record, print_records
 from bridge.cli.wait import wait
 
@@ -35,8 +35,7 @@ def jobs() -> None:
 
 
 @jobs.command("list")
-@config_option
-@output_option
+@common_options
 @filter_options
 @click.option("--conflicts", is_flag=True, help="List the messages that had another body under the ID of a job.")
 @limit_option
@@ -69,8 +68,7 @@ def list_(
 
 
 @jobs.command()
-@config_option
-@output_option
+@common_options
 @click.argument("name", metavar="ID")
 def show(config: Path | None, output: str | None, name: str) -> None:
     """Show a job, whole, with its history. ID: a job's id, or a correlation ID."""
@@ -78,7 +76,7 @@ def show(config: Path | None, output: str | None, name: str) -> None:
     with opened(configuration) as storage:
         jobs = _labelled(configuration, find(configuration, storage, name))
         found = [{**job, "progress": _progress(storage, job)} for job in jobs]
-        histories = [_history(storage, job) for job in found]
+        histories = [history_of(storage, job) for job in found]
     form = chosen(output)
     whole = [presentable({**job, "history": history}) for job, history in zip(found, histories, strict=True)]
     if form == "json":
@@ -113,7 +111,7 @@ def _progress(storage: Storage, job: Record) -> object:
     return next((found for status in statuses if (found := status.get("progress", {}).get(str(job["id"])))), None)
 
 
-def _history(storage: Storage, job: Record) -> list[dict[str, object]]:
+def history_of(storage: Storage, job: Record) -> list[dict[str, object]]:
     """The normal path, which the columns tell, and the recorded events, in the order of time."""
     key = job["id"]
     assert isinstance(key, UUID)

@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from bridge.cli.options import config_option, configured, each, opened, output_option
+from bridge.cli.options import common_options, configured, each, opened
 from bridge.cli.output import print_records
 
 if TYPE_CHECKING:
+    from bridge.config.model import Configuration
     from scheduler.storage import Storage
 
 Kind = Literal["source", "route"]
 
-_SOURCE_COLUMNS = ("name", "kind", "broker", "delivery", "attached", "paused_by", "paused_at")
+_FACTS = ("lag", "last_receive_ago", "oldest_unacked")
+"""Messages that wait in the broker; seconds since the last came, and since the oldest that is not acked did."""
+_SOURCE_COLUMNS = ("name", "kind", "broker", "delivery", "attached", "paused_by", "paused_at", *_FACTS)
 _ROUTE_COLUMNS = ("name", "source", "handler", "paused_by", "paused_at")
 
 
@@ -32,27 +35,34 @@ def routes() -> None:
 
 
 @sources.command("list")
-@config_option
-@output_option
+@common_options
 def list_sources(config: Path | None, output: str | None) -> None:
-    """List the sources, who has paused them, and how many live pods are attached to each."""
+    """List the sources: who has paused them, how many live pods are attached to each, and how far behind they are."""
     configuration = configured(config)
     with opened(configuration) as storage:
-        paused = _paused(storage, "source")
-        pods = _pods(storage)
+        print_records(source_rows(configuration, storage), _SOURCE_COLUMNS, output)
+
+
+def source_rows(configuration: Configuration, storage: Storage) -> list[dict[str, object]]:
+    """How the sources stand, as of the pods' last heartbeats."""
+    paused, pods = _paused(storage, "source"), _pods(storage)
     rows: list[dict[str, object]] = []
     for name, section in configuration.sources.items():
         kind = "local" if section.broker is None else configuration.brokers[section.broker].scheme
         of_source = pods.get(name, [])
         attached = f"{sum(pod['attached'] is True for pod in of_source)}/{len(of_source)}"
-        shown = {"name": name, "kind": kind, "broker": section.broker, "delivery": section.delivery}
+        shown: dict[str, object] = {"name": name, "kind": kind, "broker": section.broker, "delivery": section.delivery}
+        # Pods see one queue, but each its own partitions of a topic.
+        lag = sum if kind == "kafka" and section.delivery == "shared" else max
+        for fact, over in zip(_FACTS, (lag, min, max), strict=True):
+            told = [value for pod in of_source if isinstance(value := pod.get(fact), int | float)]
+            shown[fact] = over(told) if told else None
         rows.append({**shown, "attached": attached, **paused.get(name, _RUNS), "pods": of_source})
-    print_records(rows, _SOURCE_COLUMNS, output)
+    return rows
 
 
 @routes.command("list")
-@config_option
-@output_option
+@common_options
 def list_routes(config: Path | None, output: str | None) -> None:
     """List the routes, in their order, and who has paused them."""
     configuration = configured(config)
@@ -74,9 +84,9 @@ def _paused(storage: Storage, kind: Kind) -> dict[str, Mapping[str, object]]:
 
 def _pods(storage: Storage) -> dict[str, list[dict[str, object]]]:
     """By source, what the live pods say of it, as of their last heartbeats."""
-    found: dict[str, list[dict[str, object]]] = {}
+    found: dict[str, list[dict[str, Any]]] = {}
     for row, _ in storage.live_servers():
-        told: dict[str, dict[str, object]] = json.loads(row.status).get("sources", {})
+        told: dict[str, dict[str, Any]] = json.loads(row.status).get("sources", {})
         for name, status in told.items():
             found.setdefault(name, []).append({"server": row.number, "host": row.host, **status})
     return found
@@ -84,8 +94,7 @@ def _pods(storage: Storage) -> dict[str, list[dict[str, object]]]:
 
 def _switch(kind: Kind, verb: Literal["pause", "resume"], text: str) -> click.Command:
     @click.command(verb, help=text)
-    @config_option
-    @output_option
+    @common_options
     @click.argument("names", metavar="NAME...", nargs=-1, required=True)
     @click.pass_context
     def switch(context: click.Context, config: Path | None, output: str | None, names: tuple[str, ...]) -> None:

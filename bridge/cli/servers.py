@@ -9,7 +9,7 @@ from uuid import UUID
 
 import click
 
-from bridge.cli.options import config_option, configured, opened, output_option
+from bridge.cli.options import common_options, configured, opened
 from bridge.cli.output import chosen, print_json, print_record, print_records
 
 if TYPE_CHECKING:
@@ -19,8 +19,7 @@ _COLUMNS = ("number", "id", "host", "pid", "started_at", "last_heartbeat", "mast
 
 
 @click.command()
-@config_option
-@output_option
+@common_options
 def status(config: Path | None, output: str | None) -> None:
     """Count jobs and dead letters, exactly.
 
@@ -44,8 +43,7 @@ def status(config: Path | None, output: str | None) -> None:
 
 
 @click.command()
-@config_option
-@output_option
+@common_options
 def servers(config: Path | None, output: str | None) -> None:
     """List the live servers, the longest running first."""
     with opened(configured(config)) as storage:

@@ -21,6 +21,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from bridge.config.cases import Case
 from bridge.config.routes import Backoff, RecurringJobs, Retries, Route, Timeout
 from bridge.config.section import Name, Section, Text, printable_name
 from bridge.config.units import Duration, Size
@@ -234,12 +235,14 @@ class Configuration(Section):
     pod: Pod = Pod()
     http: Http | None = None
     """None: no port is opened."""
+    tests: tuple[Case, ...] = ()
+    """For `jobbridge test`; no pod reads them."""
 
     def shown(self) -> dict[str, object]:
         """The resolved configuration as the file would write it, secrets masked."""
         return self.model_dump(mode="json", exclude_none=True)
 
     def digest(self) -> str:
-        """The same on all pods that run the same configuration: the pod's own name is left out, and secrets are."""
-        shown = self.model_dump(mode="json", exclude={"pod": {"name", "heartbeat_file"}})
+        """The same on all pods that run the same configuration: the pod's own name, secrets and tests are left out."""
+        shown = self.model_dump(mode="json", exclude={"pod": {"name", "heartbeat_file"}, "tests": True})
         return blake2b(json.dumps(shown, sort_keys=True).encode(), digest_size=8).hexdigest()
