@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Float, column, delete, func, literal, select, table, union_all
 
-from scheduler.counts import Counted
+from scheduler.counts import Counted, Key
 from scheduler.job import FINISHED, JobState
 from scheduler.storage.database import Database, retried
 from scheduler.storage.tables import counters, dead_letters, jobs, recurring, state
@@ -70,6 +70,14 @@ class Counters(Database):
         statement = select(*sums).where(counters.c.minute >= since - since % step).group_by(*order).order_by(*order)
         with self.connection() as connection:
             return [Point(*row[:4], int(row[4])) for row in connection.execute(statement)]
+
+    def totals(self, minutes: int) -> dict[Key, int]:
+        """What was counted in the last `minutes`, this one among them."""
+        named = (counters.c.source, counters.c.route, counters.c.outcome)
+        since = self.clock() // MINUTE_US - minutes + 1
+        statement = select(*named, func.sum(counters.c.n)).where(counters.c.minute >= since).group_by(*named)
+        with self.connection() as connection:
+            return {Key(*row[:3]): int(row[3]) for row in connection.execute(statement)}
 
     @retried
     def forget_counts(self) -> None:

@@ -65,8 +65,8 @@ GOLDEN = {
         'bridge.yaml:6:5: error[not-in-this-version] routes[0].priority: "priority" is not in this version',
     ),
     "a section of a later version": (
-        "tests: []\n",
-        'bridge.yaml:1:1: error[not-in-this-version] tests: "tests" is not in this version',
+        "dashboard: {}\n",
+        'bridge.yaml:1:1: error[not-in-this-version] dashboard: "dashboard" is not in this version',
     ),
     "a misspelt key of a test": (
         ROUTE + "tests:\n  - {name: t, message: {source: demo}, expect: {outcom: job}}\n",
