@@ -11,12 +11,18 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 from ruamel.yaml import YAML
+from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.exc import ProgrammingError
 
 from bridge.config.load import examine
 from bridge.health import Health, application
+from scheduler.storage import open_storage
+from tests.acceptance.documents import blocks
+from tests.unit.test_metrics import TABLE
 
 CONFIG = Path(__file__).parents[2] / "config"
 BASE = CONFIG / "kubernetes"
+GUIDES = CONFIG.parent / "bridge" / "help"
 COMPONENTS = ("autoscaling", "monitoring")
 LABELS = {"app.kubernetes.io/name": "jobbridge"}
 STOP_AFTER_GRACE = 15
@@ -114,7 +120,7 @@ def test_configurations_have_no_mistakes_and_pods_time_to_drain(
 
 
 def test_probes_ask_what_a_pod_serves() -> None:
-    routes = {route.path for route in application(Health(dict, dict)).routes}  # type: ignore[attr-defined]
+    routes = {route.path for route in application(Health(dict, dict, lambda _: (b"", ""))).routes}  # type: ignore[attr-defined]
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         asked = container()[probe]["httpGet"]
         assert asked["port"] == "http" and asked["path"] in routes
@@ -133,6 +139,40 @@ def test_scaling_never_ends_at_no_pod() -> None:
     assert {trigger["type"] for trigger in scaled["triggers"]} == {"postgresql", "rabbitmq"}
     given = {one["metadata"]["name"] for one in documents(BASE / "autoscaling" / "triggerauthentication.yaml")}
     assert {trigger["authenticationRef"]["name"] for trigger in scaled["triggers"]} == given
+
+
+def test_the_scalers_role_needs_the_view_alone(postgresql_url: str) -> None:
+    """What the guide grants is enough for the scaler's query, and for no more."""
+    opened = open_storage(postgresql_url)
+    opened.migrate()
+    (guide,) = blocks((GUIDES / "kubernetes.md").read_text(), "sql")
+    with opened.engine.connect() as connection:
+        for statement in guide.text.split(";"):
+            if statement.strip():
+                connection.execute(text(statement))
+    (asked,) = [one["metadata"] for one in documents(BASE / "autoscaling" / "scaledobject.yaml")[0]["spec"]["triggers"]
+                if one["type"] == "postgresql"]  # fmt: skip
+    try:
+        engine = create_engine(make_url(opened.engine.url).set(username=asked["userName"], password=None))
+        with engine.connect() as connection:
+            assert connection.execute(text(asked["query"])).scalar_one() == 0
+            with pytest.raises(ProgrammingError, match="permission denied"):
+                connection.execute(text("SELECT body FROM jobbridge_jobs"))
+        engine.dispose()
+    finally:
+        with opened.engine.connect() as connection:
+            connection.execute(text(f"DROP OWNED BY {asked['userName']}"))
+            connection.execute(text(f"DROP ROLE {asked['userName']}"))
+        opened.close()
+
+
+def test_the_guides_overlay_names_what_there_is() -> None:
+    (overlay,) = blocks((GUIDES / "kubernetes.md").read_text(), "yaml")
+    shown = YAML(typ="safe").load(overlay.text)
+    assert {Path(one).name for one in shown["components"]} == set(COMPONENTS)
+    assert [one["name"] for one in shown["configMapGenerator"]] == [
+        one["name"] for one in documents(BASE / "kustomization.yaml")[0]["configMapGenerator"]
+    ]
 
 
 def test_three_pods_are_composed() -> None:
@@ -176,5 +216,16 @@ def test_every_rule_is_tried_and_explained() -> None:
         for one in test["alert_rule_test"] if one["exp_alerts"]
     }  # fmt: skip
     assert tried == set(ALERTS)
-    guide = (CONFIG.parent / "bridge" / "help" / "monitoring.md").read_text()
+    guide = (GUIDES / "monitoring.md").read_text()
     assert re.findall(r"^## (Jobbridge\w+)$", guide, re.MULTILINE) == ALERTS
+
+
+@pytest.mark.parametrize("path", [RULES, RULES.with_name("dashboard.json"), GUIDES / "monitoring.md"], ids=str)
+def test_every_metric_that_is_named_exists(path: Path) -> None:
+    """And has the labels by which it is summed."""
+    told = path.read_text()
+    named = {re.sub("_(total|bucket)$", "", name) for name in re.findall(r"\bjobbridge_[a-z_]+", told)}
+    assert named and named - TABLE.keys() == set()
+    for labels, name in re.findall(r"by \(([\w, ]+)\) \([^)]*?(jobbridge_[a-z_]+)", told):
+        known = TABLE[re.sub("_(total|bucket)$", "", name)][1] | {"le"}
+        assert set(labels.split(", ")) <= known, name
