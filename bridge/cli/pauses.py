@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import click
 
 from bridge.cli.options import config_option, configured, each, opened, output_option
 from bridge.cli.output import print_records
-
-if TYPE_CHECKING:
-    from scheduler.storage import Storage
 
 Kind = Literal["source", "route"]
 
@@ -36,17 +31,11 @@ def routes() -> None:
 @output_option
 def list_sources(config: Path | None, output: str | None) -> None:
     """List the sources, who has paused them, and how many live pods are attached to each."""
+    from bridge.shown import sources_shown
+
     configuration = configured(config)
     with opened(configuration) as storage:
-        paused = _paused(storage, "source")
-        pods = _pods(storage)
-    rows: list[dict[str, object]] = []
-    for name, section in configuration.sources.items():
-        kind = "local" if section.broker is None else configuration.brokers[section.broker].scheme
-        of_source = pods.get(name, [])
-        attached = f"{sum(pod['attached'] is True for pod in of_source)}/{len(of_source)}"
-        shown = {"name": name, "kind": kind, "broker": section.broker, "delivery": section.delivery}
-        rows.append({**shown, "attached": attached, **paused.get(name, _RUNS), "pods": of_source})
+        rows = sources_shown(configuration, storage)
     print_records(rows, _SOURCE_COLUMNS, output)
 
 
@@ -55,31 +44,12 @@ def list_sources(config: Path | None, output: str | None) -> None:
 @output_option
 def list_routes(config: Path | None, output: str | None) -> None:
     """List the routes, in their order, and who has paused them."""
+    from bridge.shown import routes_shown
+
     configuration = configured(config)
     with opened(configuration) as storage:
-        paused = _paused(storage, "route")
-    rows = [
-        {"name": one.name, "source": one.source, "handler": one.handler, **paused.get(one.name, _RUNS)}
-        for one in configuration.routes
-    ]
+        rows = routes_shown(configuration, storage)
     print_records(rows, _ROUTE_COLUMNS, output)
-
-
-_RUNS: Mapping[str, object] = {"paused_by": None, "paused_at": None}
-
-
-def _paused(storage: Storage, kind: Kind) -> dict[str, Mapping[str, object]]:
-    return {one.name: {"paused_by": one.by, "paused_at": one.at} for one in storage.pauses() if one.kind == kind}
-
-
-def _pods(storage: Storage) -> dict[str, list[dict[str, object]]]:
-    """By source, what the live pods say of it, as of their last heartbeats."""
-    found: dict[str, list[dict[str, object]]] = {}
-    for row, _ in storage.live_servers():
-        told: dict[str, dict[str, object]] = json.loads(row.status).get("sources", {})
-        for name, status in told.items():
-            found.setdefault(name, []).append({"server": row.number, "host": row.host, **status})
-    return found
 
 
 def _switch(kind: Kind, verb: Literal["pause", "resume"], text: str) -> click.Command:

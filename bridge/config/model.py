@@ -9,12 +9,14 @@ import re
 import socket
 from collections.abc import Mapping
 from hashlib import blake2b
+from ipaddress import ip_address
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    PlainSerializer,
     SecretStr,
     field_validator,
     model_validator,
@@ -212,9 +214,50 @@ class Pod(Section):
     grace: Duration = 45.0
 
 
+class Person(Section):
+    """Who may see the dashboard."""
+
+    password: SecretStr = Field(min_length=1)
+    role: Literal["viewer", "operator"] = "viewer"
+
+
+def _people(value: object) -> object:
+    if value == "none":
+        return {}
+    if value == {}:
+        raise PydanticCustomError("empty-auth", "name who may come in, or write none")
+    return value
+
+
+def _no_colon(value: str) -> str:
+    if ":" in value:
+        raise PydanticCustomError("bad-name", "no colon in a name: Basic authentication ends it there")
+    return value
+
+
 class Http(Section):
     port: int = Field(ge=1, le=65_535)
     bind: Text = "127.0.0.1"
+    dashboard: bool = False
+    auth: Annotated[
+        dict[Annotated[Name, AfterValidator(_no_colon)], Person] | None,
+        BeforeValidator(_people),
+        PlainSerializer(lambda people: people or (None if people is None else "none"), when_used="json"),
+    ] = Field(None, json_schema_extra={"examples": ["none"]})
+    """Who may come in; empty: everybody, as the file says in so many words; None: it says nothing."""
+    hosts: tuple[Name, ...] = ()
+    """What browsers may call this pod, besides its own names."""
+    payloads: Literal["show", "keys", "hide"] = "keys"
+    """What is shown of bodies and headers: all, their keys alone, nothing."""
+    read_only: bool = False
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether nobody but this machine reaches it."""
+        try:
+            return ip_address(self.bind).is_loopback
+        except ValueError:
+            return self.bind == "localhost"
 
 
 class Configuration(Section):
