@@ -7,14 +7,18 @@ from enum import Enum, auto
 from hashlib import blake2b
 from logging import getLogger
 from typing import NamedTuple
+from uuid import UUID
 
-from bridge.decode import Decoder, Rejection, Request
+from bridge.decode import Decoded, Decoder, Rejection, Request
 from bridge.message import Message
 from scheduler.job import digest, preview
 from scheduler.storage import Storage
 from scheduler.storage.records import DeadLetter, Outcome
 
 log = getLogger("jobbridge.dead_letters")
+
+Decoders = Mapping[str, Decoder]
+"""By source."""
 
 MAX_BODY = 4 * 1024**2
 """Bytes of a body that are kept whole; of a longer one the head, the digest and the length are."""
@@ -112,29 +116,66 @@ class Replayed(NamedTuple):
 
     outcome: Replay
     detail: str = ""
+    job: UUID | None = None
 
 
-def replay(decoders: Mapping[str, Decoder], storage: Storage, key: bytes) -> Replayed:
-    """Offer a dead letter again, as its source's message, to the routes as they are now."""
-    letter = storage.dead_letter(key)
-    if letter is None:
-        return Replayed(Replay.NOT_FOUND)
+def decoded_again(decoders: Decoders, letter: Mapping[str, object]) -> Decoded | str:
+    """What a dead letter, whole, is by the routes as they are now; text: why it can't be offered to them."""
     decoder = decoders.get(str(letter["source"]))
     if decoder is None:
-        return Replayed(Replay.STILL_REJECTED, f"no source {letter['source']!r} is configured any more")
+        return f"no source {letter['source']!r} is configured any more"
     body = letter["body"]
     assert isinstance(body, bytes)
     if letter["size"] != len(body):
-        return Replayed(Replay.STILL_REJECTED, "only the head of its body was kept: its sender must send it again")
-    decoded = decoder.decode(message_of(str(letter["envelope"]), body))
+        return "only the head of its body was kept: its sender must send it again"
+    return decoder.decode(message_of(str(letter["envelope"]), body))
+
+
+def tried(decoders: Decoders, storage: Storage, key: bytes) -> dict[str, object]:
+    """What `replay` would make of a dead letter now; nothing is changed."""
+    letter = storage.dead_letter(key)
+    if letter is None:
+        return {"outcome": "NOT_FOUND"}
+    decoded = decoded_again(decoders, letter)
+    if isinstance(decoded, str):
+        return {"outcome": "STILL_REJECTED", "detail": decoded}
+    if isinstance(decoded, Rejection):
+        return {"outcome": "STILL_REJECTED", "detail": f"{decoded.reason}: {decoded.detail}"}
+    if not isinstance(decoded, Request):
+        return {"outcome": "IGNORED"}
+    job = decoded.job
+    told: dict[str, object] = {"route": job.route, "handler": job.handler, "job": UUID(bytes=job.id)}
+    for stands in storage.job_heads([job.id]):
+        if stands["digest"] != job.digest or stands["correlation_bytes"] != job.correlation_bytes:
+            return {"outcome": "STILL_REJECTED", "detail": _CONFLICT, **told}
+        return {"outcome": "DUPLICATE", "state": stands["state"], **told}
+    return {"outcome": "CREATED", **told}
+
+
+_CONFLICT = "a job with this correlation ID and another body stands"
+
+
+def replay(decoders: Decoders, storage: Storage, key: bytes, by: str = "") -> Replayed:
+    """Offer a dead letter again, as its source's message, to the routes as they are now.
+
+    :param by: who does it, for the history of a job that is made.
+    """
+    letter = storage.dead_letter(key)
+    if letter is None:
+        return Replayed(Replay.NOT_FOUND)
+    decoded = decoded_again(decoders, letter)
+    if isinstance(decoded, str):
+        return Replayed(Replay.STILL_REJECTED, decoded)
     if isinstance(decoded, Rejection):
         return Replayed(Replay.STILL_REJECTED, f"{decoded.reason}: {decoded.detail}")
-    outcome = Replay.DUPLICATE
+    outcome, job = Replay.DUPLICATE, None
     if isinstance(decoded, Request):
         (answer,) = storage.insert_if_absent([decoded.job], token=secrets.randbits(63))
         if answer.outcome in (Outcome.CONFLICT, Outcome.COLLISION):
-            return Replayed(Replay.STILL_REJECTED, "a job with this correlation ID and another body stands")
+            return Replayed(Replay.STILL_REJECTED, _CONFLICT)
+        job = UUID(bytes=decoded.job.id)
         if answer.outcome is Outcome.NEW:
             outcome = Replay.CREATED
+            storage.note(job.bytes, "REPLAYED", f"by {by}; it was a dead letter: {letter['reason']}")
     storage.drop_dead_letter(key)
-    return Replayed(outcome)
+    return Replayed(outcome, job=job)

@@ -13,7 +13,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 Check = Callable[[], Mapping[str, str]]
 """What is wrong, by the name of the part; empty: all is well."""
@@ -26,8 +26,11 @@ class Health(NamedTuple):
     ready: Check
 
 
-def application(health: Health) -> Starlette:
-    """The ASGI application."""
+def application(health: Health, *more: BaseRoute) -> Starlette:
+    """The ASGI application.
+
+    :param more: what it serves besides.
+    """
 
     def page(check: Check) -> Callable[[Request], JSONResponse]:
         def answer(_: Request) -> JSONResponse:
@@ -37,7 +40,7 @@ def application(health: Health) -> Starlette:
 
         return answer
 
-    return Starlette(routes=[Route("/livez", page(health.live)), Route("/readyz", page(health.ready))])
+    return Starlette(routes=[Route("/livez", page(health.live)), Route("/readyz", page(health.ready)), *more])
 
 
 class HttpServer:

@@ -15,6 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from logging import getLogger
 from random import Random
 from types import FrameType
+from typing import TYPE_CHECKING
+
+from starlette.routing import Mount
 
 from bridge.assembly import assemble, decoders, sources, store
 from bridge.backpressure import Backpressure
@@ -28,6 +31,9 @@ from bridge.sources.source import Source
 from scheduler.loops import LoopThread, waited
 from scheduler.server import Server
 from scheduler.storage import SchemaOutdated, Storage, StoreUnavailable
+
+if TYPE_CHECKING:
+    from bridge.dashboard import Dashboard
 
 log = getLogger("jobbridge.pod")
 
@@ -62,6 +68,7 @@ class Pod:
         # A transactional handler holds a connection while it runs.
         transactional = any(one.options.transactional for one in assembled.registry.values())
         connections = 8 + len(configuration.sources) + (pod.workers if transactional else 0)
+        self._open_store = open_store
         self._storage = open_store(configuration, connections)
         self._heartbeat_storage = open_store(configuration, 1)
         self.server = Server(
@@ -82,7 +89,7 @@ class Pod:
             prune=configuration.recurring.prune,
         )
         self._sources = open_sources(configuration, self._storage)
-        of_source = decoders(configuration, assembled.rules)
+        self._of_source = of_source = decoders(configuration, assembled.rules)
         self._ingests = [
             Ingest(source, of_source[source.name], self.server.offers, self._storage, monotonic)
             for source in self._sources
@@ -108,7 +115,8 @@ class Pod:
 
     def run(self) -> int:
         """Live until a signal; the exit code: 0 after a clean drain, 1 if jobs were cut off."""
-        http = self._serve_http()
+        dashboard = self._dashboard()
+        http = self._serve_http(dashboard)
         try:
             if not self._await_store():
                 return 0
@@ -123,6 +131,8 @@ class Pod:
             exhausted = self.server.worker.executors.exhausted.is_set()
             return 1 if cut_off or exhausted else 0
         finally:
+            if dashboard is not None:
+                dashboard.stop()
             if http is not None:
                 http.stop()
 
@@ -132,11 +142,21 @@ class Pod:
             self._hurry.set()
         self._stopping.set()
 
-    def _serve_http(self) -> HttpServer | None:
+    def _dashboard(self) -> "Dashboard | None":
+        http = self._configuration.http
+        if http is None or not http.dashboard:
+            return None
+        # A pod without it loads no template engine.
+        from bridge.dashboard import THREADS, Dashboard
+
+        return Dashboard(self._configuration, self._open_store(self._configuration, THREADS), self._of_source)
+
+    def _serve_http(self, dashboard: "Dashboard | None") -> HttpServer | None:
         http = self._configuration.http
         if http is None:
             return None
-        return HttpServer(application(Health(self.unhealthy, self.unready)), http.bind, http.port)
+        more = [] if dashboard is None else [Mount("/", dashboard)]
+        return HttpServer(application(Health(self.unhealthy, self.unready), *more), http.bind, http.port)
 
     def _await_store(self) -> bool:
         """Wait until the store is there with its schema; False: a signal came first."""

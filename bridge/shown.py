@@ -110,10 +110,11 @@ def why_not(result: str, state: object) -> str:
 
 def servers_shown(storage: Storage) -> list[dict[str, object]]:
     """The live servers, the longest running first."""
-    return [_server(row, is_master) for row, is_master in storage.live_servers()]
+    return [server_shown(row, is_master) for row, is_master in storage.live_servers()]
 
 
-def _server(row: ServerRow, is_master: bool) -> dict[str, object]:
+def server_shown(row: ServerRow, is_master: bool) -> dict[str, object]:
+    """One of them."""
     return {
         "id": UUID(bytes=row.id),
         "number": row.number,

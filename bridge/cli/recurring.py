@@ -73,10 +73,11 @@ def next_(config: Path | None, output: str | None, name: str, number: int) -> No
 def trigger(config: Path | None, name: str) -> None:
     """Make one job of it now, and print the job's id."""
     from scheduler.recurring import triggered
+    from scheduler.who import who
 
     with opened(configured(config)) as storage:
         _found(storage, name)
-        job = storage.trigger_recurring(name, triggered)
+        job = storage.trigger_recurring(name, triggered, who())
     if job is None:
         raise _missing(name)
     click.echo(str(UUID(bytes=job.id)))
@@ -87,8 +88,10 @@ def trigger(config: Path | None, name: str) -> None:
 @click.argument("name")
 def pause(config: Path | None, name: str) -> None:
     """Make no more jobs of it until it is resumed."""
+    from scheduler.who import who
+
     with opened(configured(config)) as storage:
-        if not storage.pause_recurring(name):
+        if not storage.pause_recurring(name, who()):
             raise _missing(name)
 
 
