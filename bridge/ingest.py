@@ -9,14 +9,16 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
+from itertools import repeat
 from logging import getLogger
 from typing import NamedTuple
 
 from bridge.dead_letters import WITHOUT_HEADERS, dead_letter
 from bridge.decode import Decoder, Ignored, Rejection, Request
 from bridge.sources.source import Batch, Source
+from scheduler.counts import Key
 from scheduler.inflight import PREFETCH_SECONDS
 from scheduler.offers import Offer, Offers
 from scheduler.storage import Storage, StoreUnavailable
@@ -54,7 +56,7 @@ class Received(NamedTuple):
 
     batch: Batch
     parts: list[Part]
-    counts: Counter[str]
+    counts: Counter[Key]
 
 
 def _patience(part: Part, error: Exception) -> int:
@@ -91,11 +93,19 @@ class Ingest:
         self._look_first = False
         self._monotonic = monotonic
         self._patient_until = 0.0
+        self._taken_at: float | None = None
 
     @property
     def busy(self) -> bool:
         """Whether a batch is between its receive and its ack."""
         return self._batch is not None or self._ahead is not None
+
+    def status(self) -> dict[str, object]:
+        """What the servers table shows of it; how long ago something was, in seconds."""
+        now, taken_at = self._monotonic(), self._taken_at
+        ago = None if taken_at is None else round(now - taken_at, 3)
+        unacked = 0.0 if self._batch is None else ago
+        return {"counts": dict(self.counts), "last_receive_ago": ago, "oldest_unacked": unacked}
 
     def step(self) -> float:
         """One round. A batch whose insert failed is kept, and goes on in the next.
@@ -110,8 +120,9 @@ class Ingest:
             if received is None:
                 return 0.0
             self._batch, self._parts = received.batch, received.parts
-            self.counts.update(received.counts)
-            self._patient_until = self._monotonic() + PREFETCH_SECONDS
+            self._tell(received.counts)
+            self._taken_at = self._monotonic()
+            self._patient_until = self._taken_at + PREFETCH_SECONDS
             if self.helper is not None and len(self._batch.messages) >= AHEAD_FROM:
                 self._ahead = self.helper.submit(self._receive, 0.0)
         if self._may_wait():
@@ -140,7 +151,7 @@ class Ingest:
         self._parts, self._batch, self._ahead = [], None, None
 
     def _decode(self, batch: Batch) -> Received:
-        counts: Counter[str] = Counter()
+        counts: Counter[Key] = Counter()
         first: dict[bytes, Request] = {}
         again: list[Request] = []
         rejected: list[DeadLetter] = []
@@ -151,15 +162,15 @@ class Ingest:
                 if earlier is decoded:
                     continue
                 if earlier.job.digest == decoded.job.digest:
-                    counts["duplicate"] += 1
+                    counts[Key(self._source.name, decoded.route.name, "duplicate")] += 1
                 else:
                     again.append(decoded)  # a conflict within the batch: offered once the first one stands
             elif isinstance(decoded, Rejection):
-                counts["rejected"] += 1
+                counts[Key(self._source.name, "", "rejected")] += 1
                 rejected.append(dead_letter(self._source.name, message, decoded.reason, decoded.detail))
             else:
                 assert isinstance(decoded, Ignored)
-                counts["ignored"] += 1
+                counts[Key(self._source.name, "", "ignored")] += 1
         parts = [Part(list(first.values()), rejected), *(Part([request], ()) for request in again)]
         return Received(batch, parts, counts)
 
@@ -181,7 +192,7 @@ class Ingest:
             self._cut(part, part.offer, error)
             return
         self._parts.remove(part)
-        self._count(answers)
+        self._count(part, answers)
 
     def _keep_losers(self, part: Part, answers: Sequence[Inserted]) -> None:
         """Dead letters for what found another's row in its place."""
@@ -199,12 +210,18 @@ class Ingest:
         if lost:
             self._storage.insert_dead_letters(lost)
 
-    def _count(self, answers: Sequence[Inserted]) -> None:
+    def _count(self, part: Part, answers: Sequence[Inserted]) -> None:
         names = {Outcome.NEW: "created", Outcome.DUPLICATE: "duplicate"}
-        counted = Counter(names.get(answer.outcome, "conflict") for answer in answers)
-        self.counts.update(counted)
+        outcomes = [names.get(answer.outcome, "conflict") for answer in answers]
+        routes = (request.route.name for request in part.requests)
+        self._tell(Counter(map(Key, repeat(self._source.name), routes, outcomes)))
         # A replay, or delivery to every pod: reading first is then cheaper. The unique key decides all the same.
-        self._look_first = counted["duplicate"] * 2 > len(answers)
+        self._look_first = outcomes.count("duplicate") * 2 > len(answers)
+
+    def _tell(self, counted: Mapping[Key, int]) -> None:
+        self._offers.counts.add(counted)
+        for key, number in counted.items():
+            self.counts[key.outcome] += number
 
     def _cut(self, part: Part, offer: Offer, error: Exception) -> None:
         place = self._parts.index(part)
@@ -219,7 +236,7 @@ class Ingest:
             request = part.requests[0]
             detail = f"the store refuses it: {type(error).__name__}: {error}"
             self._insert_letters([dead_letter(self._source.name, request.message, "store-refused", detail)])
-            self.counts["rejected"] += 1
+            self._tell({Key(self._source.name, request.route.name, "rejected"): 1})
             self._offers.abandon(offer)
             smaller = []
         self._parts[place : place + 1] = smaller

@@ -7,11 +7,13 @@ ingested, what runs may end, the rest is handed back; a second signal hands back
 
 import gc
 import os
+import platform
 import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from logging import getLogger
 from random import Random
 from types import FrameType
@@ -61,6 +63,7 @@ class Pod:
         pod = configuration.pod
         self._configuration = configuration
         self._digest = configuration.digest()
+        self._versions = {"jobbridge": version("jobbridge"), "python": platform.python_version()}
         self._monotonic = monotonic
         self._random = random or Random(os.urandom(16))
         self._stopping = threading.Event()
@@ -255,10 +258,11 @@ class Pod:
     def _more_status(self) -> dict[str, object]:
         return {
             "sources": {
-                source.name: source.status()._asdict() | {"counts": dict(ingest.counts)}
+                source.name: source.status()._asdict() | ingest.status()
                 for source, ingest in zip(self._sources, self._ingests, strict=True)
             },
             "configuration": self._digest,
+            "versions": self._versions,
         }
 
 

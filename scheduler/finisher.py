@@ -51,6 +51,7 @@ class Finisher:
             raise
         ended, self._held = self._held, []
         worker.holding = False
+        worker.count([run for run, _ in ended], written)
         worker.inflight.leave([run for run, _ in ended])
         if len(written) < len(ended) or worker.filters.wants("changed"):
             self._tell(ended, written)

@@ -63,6 +63,7 @@ class Run:
         "job",
         "key",
         "lane",
+        "outcome",
         "phase",
         "policy",
         "registration",
@@ -83,6 +84,8 @@ class Run:
         """Its result is written, together with what its handler wrote."""
         self.body: object = UNPARSED
         self.started = 0.0
+        self.outcome = ""
+        """How it ended, as it is counted; empty while it has not run."""
         self.deadline: float | None = None
         self.cancel_hook: Callable[[], object] | None = None
 

@@ -111,6 +111,10 @@ class Membership:
         self._registration: Registration | None = None
         self._next_id = self._random.randbytes(16)
         self._trusted_until = float("-inf")
+        self.database_time = 0
+        """At the last beat, in microseconds since 1970."""
+        self.clock_offset = 0.0
+        """Seconds by which the database's clock was ahead of this machine's then; known to half a round trip."""
 
     @property
     def timeout(self) -> float:
@@ -140,6 +144,10 @@ class Membership:
             registration = self._register()
         rows = self._storage.servers()
         me = registration.id
+        for row in rows:
+            if row.id == me:
+                self.database_time = row.last_heartbeat + row.age_us
+                self.clock_offset = self.database_time / 1e6 - time.time()
         dead = self._watch.round([row for row in rows if row.id != me], self._monotonic())
         self.silent = [row for row in rows if row.id in dead]
         master = next((row.id for row in rows if row.id not in dead), None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from scheduler.counts import Counts
 from scheduler.inflight import MAX_PREFETCH, Phase, Registration, Run, claimed_job
 from scheduler.job import Job, NewJob
 from scheduler.storage.records import DeadLetter, Inserted, Outcome
@@ -50,6 +51,11 @@ class Offers:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
+
+    @property
+    def counts(self) -> Counts:
+        """What this process counts."""
+        return self._worker.counts
 
     def welcome(self, number: int) -> bool:
         """Whether to go ahead with so many jobs. False: the workers are so quick that they would take them all within

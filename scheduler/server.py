@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from logging import getLogger
+from pathlib import Path
 from random import Random
 
 from scheduler.claimer import Claimer
@@ -19,6 +20,7 @@ from scheduler.handlers import HandlerRegistry
 from scheduler.inflight import Phase
 from scheduler.limits import Limit
 from scheduler.loops import LoopThread, Outage, waited
+from scheduler.maintenance.count import Count
 from scheduler.maintenance.duties import Duties, Duty
 from scheduler.maintenance.expire import Expire
 from scheduler.maintenance.pass_on import PassOn
@@ -102,20 +104,20 @@ class Server:
         self.offers = Offers(self.worker)
         self.claimer = Claimer(self.worker)
         self.finisher = Finisher(self.worker)
-        rescue = Rescue(storage, self.membership, policies.default.failed_retention)
+        rescue = Rescue(storage, self.membership, policies.default.failed_retention, self.worker.counts)
         self._declared = Declared(recurring)
-        expire = Expire(storage, policies.default.window)
         duties: list[Duty] = [
             Promote(storage),
             Fire(storage, self.worker.claiming.set),
-            expire,
+            Expire(storage, policies.default.window),
             PassOn(storage),
             Purge(storage, lambda: len(self.worker.inflight) > 0, monotonic),
         ]
         if prune:
             duties.append(Prune(storage, self._declared))
+        self._count = Count(storage, self.membership, self.worker.counts, random.randbytes(16))
         declare = [partial(self._declared.declare, storage)]
-        self.duties = Duties(self.membership, duties, [rescue], monotonic, declare)
+        self.duties = Duties(self.membership, duties, [rescue], monotonic, declare, [self._count])
         longest = min(heartbeat / 2, 2.0)
 
         def thread(loop: Claimer | Finisher | Duties | Membership) -> LoopThread:
@@ -178,6 +180,7 @@ class Server:
         """Unregister, the last thing of all."""
         try:
             self.membership.leave()
+            self._count()
         except StoreUnavailable:
             log.warning("can't unregister: the store does not answer; the other pods will notice")
 
@@ -188,5 +191,23 @@ class Server:
     def _status(self) -> str:
         running = self.worker.inflight.in_phase(Phase.RUNNING)
         progress = {str(run.job.id): list(run.context.done) for run in running if run.context and run.context.done}
-        shown = {"workers": self.worker.inflight.workers, "busy": len(running), "progress": progress}
-        return json.dumps(shown | {"recurring": self._declared.digest} | self._more_status())
+        shown = {
+            "workers": self.worker.inflight.workers,
+            "busy": len(running),
+            "progress": progress,
+            "draining": self.worker.draining,
+            "handlers": sorted(self.worker.registry),
+            "memory": resident_bytes(),
+            "clock_offset": round(self.membership.clock_offset, 3),
+            "recurring": self._declared.digest,
+        }
+        return json.dumps(shown | self._more_status())
+
+
+def resident_bytes() -> int | None:
+    """This process's memory that is in RAM; None where the system does not say."""
+    try:
+        pages = Path("/proc/self/statm").read_bytes().split()[1]
+    except OSError:
+        return None
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")

@@ -58,6 +58,17 @@ def handed_back(job: Job) -> Finish:
     return Finish(job.key, job.version, job.owner, JobState.ENQUEUED, 0)
 
 
+def outcome(result: Finish) -> str:
+    """How a run is counted that ended so."""
+    match result.state:
+        case JobState.SUCCEEDED | JobState.FAILED:
+            return result.state.value.lower()
+        case JobState.SCHEDULED:
+            return "retried" if result.failures else "snoozed"
+        case _:
+            return "cancelled"
+
+
 def ended_by(error: BaseException, job: Job, policy: Policy, options: JobOptions, random: Random) -> Finish:
     """The handler raised."""
     lane = LOCKED if job.lock_key is not None and not policy.lock_while_retrying else 0

@@ -21,12 +21,14 @@ was fenced is dropped and logged; a job starts only under a trusted, current reg
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence, Set
 from logging import DEBUG, getLogger
 from queue import SimpleQueue
 from random import Random
 
 from scheduler.context import log_fields
+from scheduler.counts import Counts, Key
 from scheduler.executors import Executors, HandlerTimeout, call
 from scheduler.filters import Filters
 from scheduler.handlers import HandlerRegistry
@@ -38,7 +40,7 @@ from scheduler.retry import Policies
 from scheduler.storage.errors import StoreUnavailable
 from scheduler.storage.records import Event, Finish
 from scheduler.storage.storage import Storage
-from scheduler.verdict import ended_by, handed_back, one_line, storable, succeeded
+from scheduler.verdict import ended_by, handed_back, one_line, outcome, storable, succeeded
 
 log = getLogger("jobbridge.worker")
 
@@ -96,6 +98,7 @@ class Worker:
             transact=self._transact,
             destinations=destinations,
         )
+        self.counts = Counts()
         self.draining = False
         self.paused_routes: frozenset[str] = frozenset()
         """An operator has paused them: their jobs wait in the store."""
@@ -141,6 +144,7 @@ class Worker:
         job = run.job
         self.filters.tell("processed", job, error)
         if run.committed:
+            run.outcome = "succeeded"
             self._leave(run)
             return
         if error is None:
@@ -156,6 +160,7 @@ class Worker:
                 self._log_failure(run, error, result)
                 if result.state is JobState.FAILED:
                     self.filters.tell("failed", job, error)
+        run.outcome = "timeout" if result.failures and isinstance(error, HandlerTimeout) else outcome(result)
         self.results.put((run, result))
         if not self.finishing.is_set():
             self.finishing.set()
@@ -195,6 +200,7 @@ class Worker:
 
     def _leave(self, run: Run) -> None:
         """After a result was written with what its handler wrote."""
+        self.count([run], {run.key})
         self.inflight.leave([run])
         self.filters.tell("changed", run.job, JobState.SUCCEEDED)
         if run.context is not None and run.context.leaving:
@@ -203,6 +209,16 @@ class Worker:
             with contextlib.suppress(StoreUnavailable):  # the master looks after it
                 self.storage.pass_on([run.job.lock_key])
         self.claiming.set()
+
+    def count(self, ended: Sequence[Run], written: Set[bytes]) -> None:
+        """Count runs whose results were written, or, where they are not among these ids, refused."""
+        self.counts.add(
+            Counter(
+                Key(run.job.source, run.job.route, run.outcome if run.key in written else "fenced")
+                for run in ended
+                if run.outcome
+            )
+        )
 
     def leave(self) -> None:
         """Messages of jobs that succeeded wait to be relayed."""
@@ -241,6 +257,7 @@ class Worker:
     def _give_back(self, run: Run, phase: Phase) -> bool:
         if not self.inflight.move(run, Phase.ENDED, only_from=phase):
             return False
+        run.outcome = "cancelled" if phase is Phase.RUNNING else ""
         self.results.put((run, handed_back(run.job)))
         self.finishing.set()
         return True

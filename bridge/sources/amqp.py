@@ -118,7 +118,13 @@ class AmqpSource(Source):
 
     def status(self) -> SourceStatus:
         with self._room:
-            return SourceStatus(self._attached, "" if self._attached else self._detail, self._paused)
+            lag = self._session.depth if self._session is not None else None
+            return SourceStatus(self._attached, "" if self._attached else self._detail, self._paused, lag)
+
+    def beat(self) -> None:
+        with self._room:
+            if self._session is not None and not self._session.ended:
+                self._session.ask_depth()
 
     def _begin(self) -> AmqpSession:
         with self._room:

@@ -81,6 +81,8 @@ class AmqpSession:
         self.consumed = False
         """It got as far as consuming: its loss may be a message's fault."""
         self.acks = 0
+        self.depth: int | None = None
+        """Messages that waited in the queue when it was asked last."""
         self._plan = plan
         self._queue = queue
         self._prefetch = prefetch
@@ -132,6 +134,16 @@ class AmqpSession:
     def pause(self, paused: bool) -> None:
         self._paused = paused
         self._soon(self._regulate)
+
+    def ask_depth(self) -> None:
+        self._soon(self._ask_depth)
+
+    def _ask_depth(self) -> None:
+        if self._channel is not None and self._channel.is_open:
+            self._channel.queue_declare(self._queue, passive=True, callback=self._on_depth)
+
+    def _on_depth(self, answer: pika.frame.Method) -> None:
+        self.depth = answer.method.message_count
 
     def close(self) -> None:
         self._soon(functools.partial(self._fail, LostSession("the source is closed")))

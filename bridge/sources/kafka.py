@@ -117,7 +117,8 @@ class KafkaSource(Source):
 
     def status(self) -> SourceStatus:
         with self._room:
-            return SourceStatus(self._attached, "" if self._attached else self._detail, self._paused)
+            lag = self._session.lag if self._session is not None else None
+            return SourceStatus(self._attached, "" if self._attached else self._detail, self._paused, lag)
 
     def beat(self) -> None:
         with self._room:

@@ -5,6 +5,7 @@ Promises: `poll` is called in time whatever the ingest thread does; what is acke
 asks it whenever nothing arrived for a while.
 """
 
+import contextlib
 import threading
 from collections.abc import Callable, Mapping
 
@@ -99,6 +100,8 @@ class KafkaSession:
         self.stopped = False
         """The consumer itself is paused: nothing more is read."""
         self.beat_due = False
+        self.lag: int | None = None
+        """Records of our partitions that are not read yet, as of the last beat."""
         self._broker = broker
         self._section = section
         self._session_timeout = session_timeout
@@ -229,7 +232,11 @@ class KafkaSession:
         self._on_state(reason)
 
     def _beat(self, consumer: KafkaConsumer) -> None:
-        """Delivery to every pod: the group's offset may be behind ours, and partitions may be new."""
+        """How far we are; in delivery to every pod the group's offset may be behind ours, and partitions may be new."""
+        with contextlib.suppress(KafkaError):  # a partition that is being taken away has no position
+            ends = consumer.end_offsets(sorted(consumer.assignment()), PROBE_PATIENCE_MS)
+            read = {one: consumer.position(one, timeout_ms=PROBE_PATIENCE_MS) or 0 for one in ends}
+            self.lag = sum(max(0, end - read[one]) for one, end in ends.items())
         if self._shared:
             return
         committed = {partition: consumer.committed(partition, timeout_ms=2_000) for partition in self.progress.owned()}

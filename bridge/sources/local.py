@@ -48,6 +48,7 @@ class LocalSource(Source):
         self._paused: str | None = None
         self._pause = BUSY_POLL
         self._unacked: set[int] = set()
+        self._lag: int | None = None
 
     def run(self) -> None:
         return
@@ -120,7 +121,10 @@ class LocalSource(Source):
                 return  # they become visible by themselves
 
     def status(self) -> SourceStatus:
-        return SourceStatus(attached=not self._closing.is_set(), paused=self._paused)
+        return SourceStatus(not self._closing.is_set(), paused=self._paused, lag=self._lag)
+
+    def beat(self) -> None:
+        self._lag = self._storage.depth(self._section.queue)
 
 
 def publish_local(

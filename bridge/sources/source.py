@@ -29,6 +29,9 @@ class SourceStatus(NamedTuple):
     """Why it is not attached, in one line, without secrets."""
     paused: str | None = None
     """Why it is paused, or None."""
+    lag: int | None = None
+    """Messages that the broker holds and has not handed out, as of the last heartbeat; of Kafka those of the partitions
+    that are read here. None: not known."""
 
 
 class Source(ABC):

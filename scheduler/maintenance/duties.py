@@ -1,6 +1,6 @@
 """The master's duties on one thread, each when it is due. Each is harmless when two masters do it at once (I13).
 
-Before them stands what every server does once, master or not, as soon as it is registered.
+Before them stands what every server does, master or not: once as soon as it is registered, and after each heartbeat.
 """
 
 import threading
@@ -24,6 +24,7 @@ class Duties:
 
     :param at_beat: the duties that also run after each heartbeat.
     :param at_start: what is done once, again only where the store was away.
+    :param everywhere: what each server does after each heartbeat.
     """
 
     name = "maintenance"
@@ -35,13 +36,15 @@ class Duties:
         at_beat: Sequence[Duty],
         monotonic: Callable[[], float] = time.monotonic,
         at_start: Sequence[Callable[[], None]] = (),
+        everywhere: Sequence[Callable[[], None]] = (),
     ) -> None:
         self.wake = threading.Event()
         self._membership = membership
         self._due = {duty: 0.0 for duty in (*at_beat, *duties)}
         self._at_beat = at_beat
         self._at_start = list(at_start)
-        self._round = 0
+        self._everywhere = everywhere
+        self._round = self._mastered = 0
         self._monotonic = monotonic
 
     def hurry(self) -> None:
@@ -59,11 +62,15 @@ class Duties:
             except (StoreUnavailable, SchemaOutdated):
                 self._at_start.append(first)
                 raise
+        if self._round != self._membership.rounds:
+            self._round = self._membership.rounds
+            for each in self._everywhere:
+                each()
         if not self._membership.is_master:
             return self._membership.interval
         now = self._monotonic()
-        if self._round != self._membership.rounds:
-            self._round = self._membership.rounds
+        if self._mastered != self._membership.rounds:
+            self._mastered = self._membership.rounds
             self._due.update(dict.fromkeys(self._at_beat, now))
         for duty, due in self._due.items():
             if due <= now:

@@ -1,4 +1,4 @@
-"""The duty that forgets finished jobs whose time is over, a small batch at a time."""
+"""The duty that forgets finished jobs whose time is over, a small batch at a time, and old counts."""
 
 import time
 from collections.abc import Callable
@@ -28,5 +28,6 @@ class Purge:
         """One batch; seconds until the next."""
         started = self._monotonic()
         if self._storage.purge() < PURGED:
+            self._storage.forget_counts()
             return INTERVAL
         return REST * (self._monotonic() - started) if self._busy() else 0.0

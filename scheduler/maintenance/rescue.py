@@ -6,8 +6,10 @@ first and not registered then is dead; and a claim that lands after its server w
 round, since the owners are read from the jobs.
 """
 
+from collections import Counter
 from logging import getLogger
 
+from scheduler.counts import Counts, Key
 from scheduler.membership import Membership
 from scheduler.storage.storage import Storage
 from scheduler.storage.upkeep import BATCH
@@ -21,8 +23,11 @@ MAX_RESCUES = 3
 class Rescue:
     """One round after each heartbeat."""
 
-    def __init__(self, storage: Storage, membership: Membership, retention: float) -> None:
+    def __init__(
+        self, storage: Storage, membership: Membership, retention: float, counts: Counts | None = None
+    ) -> None:
         self._storage = storage
+        self._counts = counts or Counts()
         self._membership = membership
         self._retention_us = int(retention * 1e6)
 
@@ -42,4 +47,8 @@ class Rescue:
         return self._membership.interval
 
     def _rescue(self, owner: bytes) -> int:
-        return self._storage.rescue(owner, max_rescues=MAX_RESCUES, retention_us=self._retention_us)
+        counted: Counter[Key] = Counter()
+        retention = self._retention_us
+        taken = self._storage.rescue(owner, max_rescues=MAX_RESCUES, retention_us=retention, counted=counted)
+        self._counts.add(counted)
+        return taken

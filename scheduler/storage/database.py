@@ -139,6 +139,10 @@ class Database:
         """An INSERT that updates the columns `again` of a row which is there under the same unique key."""
         raise NotImplementedError
 
+    def replacing(self, table: Table, key: Sequence[str], column: str) -> Insert:
+        """An INSERT that puts its value of one column into a row which is there under the same unique key."""
+        raise NotImplementedError
+
     def close(self) -> None:
         """Close the pooled connections."""
         self.engine.dispose()

@@ -88,6 +88,10 @@ class MySQL(Storage):
     def counted(self, table: Table, key: Sequence[str], again: dict[str, ColumnElement[int]]) -> Insert:
         return insert(table).on_duplicate_key_update(again)
 
+    def replacing(self, table: Table, key: Sequence[str], column: str) -> Insert:
+        statement = insert(table)
+        return statement.on_duplicate_key_update({column: statement.inserted[column]})
+
     def _insert(
         self, connection: Connection, placed: Sequence[Placed], token: int, owner: bytes | None, claimed: int
     ) -> Answer:

@@ -58,6 +58,11 @@ class SQLite(Storage):
     def counted(self, table: Table, key: Sequence[str], again: dict[str, ColumnElement[int]]) -> Insert:
         return insert(table).on_conflict_do_update(index_elements=list(key), set_=again)
 
+    def replacing(self, table: Table, key: Sequence[str], column: str) -> Insert:
+        statement = insert(table)
+        new = {column: statement.excluded[column]}
+        return statement.on_conflict_do_update(index_elements=list(key), set_=new)
+
     def _insert(
         self, connection: Connection, placed: Sequence[Placed], token: int, owner: bytes | None, claimed: int
     ) -> Answer:

@@ -13,6 +13,7 @@ The contract, which one conformance suite checks on every database:
 
 from scheduler.storage.acts import Acts
 from scheduler.storage.cluster import Cluster
+from scheduler.storage.counters import Counters
 from scheduler.storage.database import Options
 from scheduler.storage.execution import Execution
 from scheduler.storage.intake import Intake
@@ -26,5 +27,5 @@ from scheduler.storage.upkeep import Upkeep
 __all__ = ["Options", "Storage"]
 
 
-class Storage(Schema, RecurringJobs, Intake, Execution, Upkeep, Cluster, LocalQueue, Pages, Acts, Pauses):
+class Storage(Schema, RecurringJobs, Intake, Execution, Upkeep, Cluster, LocalQueue, Pages, Acts, Pauses, Counters):
     """All verbs. One file for each group of them; one subclass for each database."""

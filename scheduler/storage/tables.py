@@ -31,7 +31,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from scheduler.job import JobState
 from scheduler.storage import columns
 
-SCHEMA_VERSION = "0003"
+SCHEMA_VERSION = "0004"
 """The newest revision of `migrations/versions`."""
 
 VERSION_TABLE = "jobbridge_schema_version"
@@ -203,4 +203,15 @@ pauses = Table(
     Column("name", columns.name(255), primary_key=True),
     Column("at", BigInteger, nullable=False),
     Column("by", columns.name(255), nullable=False),
+)
+
+counters = Table(
+    "jobbridge_counters",
+    metadata,
+    Column("minute", BigInteger, primary_key=True, autoincrement=False),
+    Column("server", columns.key(), primary_key=True),
+    Column("source", columns.name(255), primary_key=True),
+    Column("route", columns.name(255), primary_key=True),
+    Column("outcome", columns.name(20), primary_key=True),
+    Column("n", BigInteger, nullable=False),
 )

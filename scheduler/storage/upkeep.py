@@ -1,7 +1,10 @@
 """Promote, rescue, purge: the writes that no worker's run causes. Each is harmless when done twice at once (I13)."""
 
+from collections import Counter
+
 from sqlalchemy import Connection, Select, bindparam, case, delete, insert, null, select, update
 
+from scheduler.counts import Key
 from scheduler.job import FINISHED, JobState
 from scheduler.storage.database import retried
 from scheduler.storage.gates import Gates, due_lane, waiting_lane
@@ -82,13 +85,23 @@ class Upkeep(Gates):
             return {owner for owner in connection.execute(statement).scalars() if owner is not None}
 
     @retried
-    def rescue(self, owner: bytes, *, max_rescues: int, retention_us: int, limit: int = BATCH) -> int:
+    def rescue(
+        self,
+        owner: bytes,
+        *,
+        max_rescues: int,
+        retention_us: int,
+        limit: int = BATCH,
+        counted: Counter[Key] | None = None,
+    ) -> int:
         """Take rows from a server that is dead, to run again; one orphaned more than `max_rescues` times is FAILED.
 
         How many were taken: call again until it is 0.
+
+        :param counted: told what became of them.
         """
         orphans = (
-            select(jobs.c.id, jobs.c.version, jobs.c.rescues)
+            select(jobs.c.id, jobs.c.version, jobs.c.rescues, jobs.c.source, jobs.c.route)
             .where(jobs.c.owner == bindparam("of_owner"), jobs.c.state == state(JobState.PROCESSING))
             .order_by(jobs.c.id)
             .limit(limit)
@@ -129,7 +142,11 @@ class Upkeep(Gates):
                     for row in rows
                 ],
             )
-            return len(rows)
+        if counted is not None:
+            counted.update(
+                Key(row.source, row.route, "failed" if row.rescues >= max_rescues else "rescued") for row in rows
+            )
+        return len(rows)
 
     @retried
     def purge(self, limit: int = PURGED) -> int:

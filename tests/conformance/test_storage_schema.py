@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from scheduler.storage import Act, SchemaOutdated, Storage, open_storage
 from scheduler.storage.records import Outcome
 from scheduler.storage.tables import SCHEMA_VERSION, VERSION_TABLE, jobs, metadata
-from tests.conformance.stores import RACERS, A, Racers, force, job, put, standing_still
+from tests.conformance.stores import RACERS, A, Racers, force, job, put, some_jobs, standing_still
 
 KEY = job("k").id
 
@@ -126,7 +126,8 @@ def migrate(storage: Storage, _: object) -> bool:
 def _shape(storage: Storage) -> dict[str, object]:
     """The tables, their columns, keys and indexes."""
     inspector = inspect(storage.engine)
-    return {
+    views: dict[str, object] = {view: inspector.get_view_definition(view) for view in inspector.get_view_names()}
+    return views | {
         table: (
             [(one["name"], str(one["type"]), one["nullable"]) for one in inspector.get_columns(table)],
             inspector.get_pk_constraint(table)["constrained_columns"],
@@ -157,21 +158,37 @@ def _apply(storage: Storage, statements: str) -> None:
 def test_the_printed_statements_are_those_of_the_migration(fresh: Storage) -> None:
     """On an empty database all of them, on an older one the rest; asking for them changes nothing."""
     everything = fresh.migration_sql()
-    first, _, second = everything.partition("-- Running upgrade 0001 -> 0002\n")
+    first, _, later = everything.partition("-- Running upgrade 0001 -> 0002\n")
     assert fresh.schema_version() is None and inspect(fresh.engine).get_table_names() == []
     _apply(fresh, first)
     assert fresh.schema_version() == "0001"
-    assert fresh.migration_sql().partition("0001 -> 0002\n")[2] == second
+    assert fresh.migration_sql().partition("0001 -> 0002\n")[2] == later
     assert fresh.schema_version() == "0001"
-    _apply(fresh, second)
+    _apply(fresh, later)
     assert fresh.migration_sql() == ""
     assert not fresh.migrate()
     printed = _shape(fresh)
     with fresh.engine.connect() as connection:
+        connection.execute(text("DROP VIEW jobbridge_backlog"))
         metadata.drop_all(connection)
         connection.execute(text(f"DROP TABLE {VERSION_TABLE}"))
     assert fresh.migrate()
     assert _shape(fresh) == printed
+
+
+def test_a_store_that_is_in_use_is_migrated(fresh: Storage) -> None:
+    """From the version before: its rows stand, what waits is in the view at once, and its pods go on beside ours."""
+    before, _, _ = fresh.migration_sql().partition("-- Running upgrade 0002 -> 0003\n")
+    _apply(fresh, before)
+    put(fresh, some_jobs(3))
+    fresh.claim(A, ["h"], 1)
+    assert fresh.schema_version() == "0002"
+    with pytest.raises(SchemaOutdated, match="is at version 0002"):
+        fresh.check_schema()
+    assert fresh.migrate()
+    assert [(row.route, row.waiting) for row in fresh.backlog_by_route()] == [("r", 2)]
+    assert fresh.series(60, 1) == []
+    assert len(fresh.claim(A, ["h"], 5)) == 2
 
 
 def test_processes_that_migrate_at_once_all_succeed(fresh: Storage, racers: Racers) -> None:

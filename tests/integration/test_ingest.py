@@ -21,6 +21,7 @@ from scheduler.claimer import Claimer
 from scheduler.finisher import Finisher
 from scheduler.handlers import HandlerRegistry, describe
 from scheduler.job import JobState
+from scheduler.maintenance.count import Count
 from scheduler.membership import Membership
 from scheduler.offers import Offers
 from scheduler.retry import Policies, PolicyOverride
@@ -182,6 +183,11 @@ def test_duplicates_and_conflicts(storage: Storage) -> None:
     pod.settle()
     assert source.acked == [0, 1]
     assert pod.ingest.counts == {"created": 2, "duplicate": 3, "conflict": 3}
+    Count(storage, pod.membership, pod.worker.counts, bytes(16))()
+    assert {(one.source, one.route, one.outcome): one.n for one in storage.series(5, 5)} == {
+        **{("given", "r", outcome): number for outcome, number in pod.ingest.counts.items()},
+        ("given", "r", "succeeded"): 2,
+    }
     assert sorted(RAN) == [b"1", b"1"]
     assert sorted(int(str(conflict["times"])) for conflict in storage.list_conflicts()) == [1, 2]
     assert storage.count_dead_letters() == 0

@@ -129,6 +129,10 @@ class Channel:
         self.prefetch = prefetch_count
         self._answer(callback)
 
+    def queue_declare(self, name: str, *, passive: bool, callback: Callable[[object], object]) -> None:
+        count = pika.spec.Queue.DeclareOk(name, len(self.connection.broker.queue(name).ready), 1)
+        self.connection.session._ioloop.add_callback_threadsafe(lambda: callback(pika.frame.Method(1, count)))
+
     def basic_consume(self, queue: str, on_message: Callable[..., object], callback: Callable[[object], object]) -> str:
         self._on_message = on_message
         self.queue = self.connection.broker.queue(queue)

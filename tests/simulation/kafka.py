@@ -200,6 +200,9 @@ class Consumer:
         self.polled = self.pod.world.now
         return {partition: len(self.cluster.logs[partition]) for partition in partitions}
 
+    def position(self, partition: TopicPartition, timeout_ms: int) -> int:
+        return self._positions[partition]
+
     def group_metadata(self) -> Metadata:
         is_in = self in self.group.members
         return Metadata(MemberState.STABLE if is_in and self.group.is_settled(self) else MemberState.REBALANCING)

@@ -1,6 +1,6 @@
 """Claim, run, finish on one thread, over a real SQLite store: what is lost is found, and nothing runs twice."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any, cast
@@ -13,6 +13,7 @@ from scheduler.finisher import Finisher
 from scheduler.handlers import HandlerRegistry, describe
 from scheduler.inflight import Phase
 from scheduler.job import NewJob, new_job
+from scheduler.maintenance.count import Count
 from scheduler.membership import Membership
 from scheduler.offers import Offers
 from scheduler.retry import Policies, PolicyOverride, Snooze
@@ -93,6 +94,7 @@ class Pod:
         self.worker.membership = self.membership
         self.claimer, self.finisher = Claimer(self.worker), Finisher(self.worker)
         self.offers = Offers(self.worker)
+        self.count = Count(given, self.membership, self.worker.counts, bytes(16))
 
     def beat(self) -> None:
         self.membership.step()
@@ -628,3 +630,71 @@ def test_an_offer_of_a_paused_route_is_not_claimed(pod: Pod) -> None:
     pod.claim()
     pod.run()
     assert pod.ran == ["a", "c"]
+
+
+def counted(pod: Pod) -> dict[str, int]:
+    """Beat, and read what the store has of runs."""
+    pod.beat()
+    pod.count()
+    sums: Counter[str] = Counter()
+    for point in pod.storage.real.series(5, 1):
+        sums[point.outcome] += point.n
+    return dict(sums)
+
+
+def test_runs_are_counted_by_how_they_ended(pod: Pod) -> None:
+    """Once their results are written, and not before; what never ran is not counted."""
+
+    def end(context: JobContext) -> None:
+        name = context.job.correlation_id
+        if name == "snoozed":
+            raise Snooze(60)
+        if name in ("retried", "failed"):
+            raise ValueError(name)
+
+    pod.in_handler = end
+    pod.storage.real.insert_if_absent(
+        [
+            job(name)._replace(retries=0 if name == "failed" else None)
+            for name in ("ok", "snoozed", "retried", "failed")
+        ],
+        token=1,
+    )
+    pod.claim()
+    assert pod.run() == 4
+    assert counted(pod) == {}
+    pod.finish()
+    sums = counted(pod)
+    assert sums == {"succeeded": 1, "snoozed": 1, "retried": 1, "failed": 1}
+    put(pod, "waits")
+    pod.claim()
+    pod.worker.hand_back_waiting()
+    pod.finish()
+    assert counted(pod) == sums
+
+
+def test_a_result_that_is_refused_counts_as_fenced(pod: Pod) -> None:
+    """The other server's run is the one that is counted for what it did."""
+    put(pod, "a")
+    pod.claim()
+    pod.run()
+    pod.storage.real.rescue(pod.id, max_rescues=3, retention_us=1)
+    pod.finish()
+    assert counted(pod) == {"fenced": 1}
+
+
+def test_counts_whose_write_fails_are_written_by_the_next(pod: Pod) -> None:
+    """Also where they were written and only the reply was lost."""
+    put(pod, "a", "b")
+    pod.claim()
+    pod.run()
+    pod.finish()
+    for when in (pod.storage.before, pod.storage.after):
+        when["record"].append(lose)
+        with pytest.raises(StoreUnavailable):
+            pod.count()
+    put(pod, "c")
+    pod.claim()
+    pod.run()
+    pod.finish()
+    assert counted(pod) == {"succeeded": 3}

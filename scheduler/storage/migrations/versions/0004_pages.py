@@ -4,8 +4,8 @@ from alembic import op
 
 from scheduler.storage.migrations.steps import index, innodb
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 
 
 def upgrade() -> None:
