@@ -5,16 +5,17 @@ jobs and messages need is not touched.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.resources import files
+from typing import TypeVar
 from urllib.parse import urlencode
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
@@ -24,12 +25,16 @@ from bridge.config.model import Configuration, Http
 from bridge.dashboard.acts import Acts
 from bridge.dashboard.asked import asked
 from bridge.dashboard.gate import Gate
+from bridge.dashboard.live import Live
 from bridge.dashboard.openapi import document
+from bridge.dashboard.overview import overview
 from bridge.dashboard.pages import Pages, jsonable
 from bridge.dashboard.table import ACTS, MATCHING, VIEWS, Act, View
-from bridge.dashboard.views import Missing, Views
+from bridge.dashboard.views import Missing, Views, window_of
 from bridge.dead_letters import Decoders
 from scheduler.storage import SchemaOutdated, Storage, StoreUnavailable
+
+T = TypeVar("T")
 
 THREADS = 4
 
@@ -47,12 +52,14 @@ class Dashboard:
         self._views = Views(configuration, storage, of_source)
         self._acts = Acts(self._views)
         self._pages = Pages(configuration)
+        self._live = Live(lambda window: self._work(lambda: overview(configuration, storage, window)))
         acts = () if http.read_only else ACTS
         routes: list[BaseRoute] = [
             *(Route(view.path, partial(self._page, view)) for view in VIEWS),
             *(Route(act.path, partial(self._form, act), methods=["POST"]) for act in acts),
             *(Route(f"/api{view.api}", partial(self._facts, view)) for view in VIEWS),
             *(Route(f"/api{act.path}", partial(self._act, act), methods=["POST"]) for act in acts),
+            Route("/live", self._stream),
             Route("/api/openapi.json", partial(self._openapi, acts)),
             Mount("/static", StaticFiles(directory=str(files("bridge.dashboard") / "static"))),
         ]
@@ -66,6 +73,7 @@ class Dashboard:
 
     def stop(self) -> None:
         """End what is open."""
+        self._live.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._storage.close()
 
@@ -105,10 +113,20 @@ class Dashboard:
 
         return await self._work(done)
 
+    async def _stream(self, request: Request) -> Response:
+        window = window_of(await asked(request))
+
+        async def events() -> AsyncIterator[str]:
+            async for facts in self._live.news(window):
+                page = await self._work(partial(self._pages.render, "live", facts, request))
+                yield "".join(f"data: {line}\n" for line in page.splitlines()) + "\n"
+
+        return StreamingResponse(events(), media_type="text/event-stream")
+
     async def _openapi(self, acts: Sequence[Act], request: Request) -> Response:
         return JSONResponse(document(request.scope.get("root_path", ""), acts))
 
-    async def _work(self, work: Callable[[], Response]) -> Response:
+    async def _work(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     async def _error(self, request: Request, error: Exception) -> Response:

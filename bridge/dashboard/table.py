@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from bridge.dashboard.acts import Acts, Done
 from bridge.dashboard.asked import Asked
-from bridge.dashboard.views import Facts, Views
+from bridge.dashboard.overview import Facts
+from bridge.dashboard.views import Views
 from scheduler.job import JobState
 
 _STATES = ", ".join(JobState)

@@ -1,13 +1,13 @@
 """What each page shows, as plain facts: a template makes a page of them, and `/api` gives them as JSON."""
 
 import json
-from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 from itertools import pairwise
 
 from bridge.config.model import Configuration, LocalSourceSection
 from bridge.dashboard.asked import Asked
+from bridge.dashboard.overview import COUNTED, WINDOWS, Facts, odd_ones, overview, told
 from bridge.dashboard.payload import shown_body, shown_headers
 from bridge.dead_letters import Decoders, tried
 from bridge.shown import (
@@ -28,11 +28,8 @@ from scheduler.storage import Storage
 from scheduler.storage.acts import VERBS
 from scheduler.storage.operators import keys_of
 
-Facts = dict[str, object]
-
-COUNTED = 10_000
-"""How far a tab counts; `SWEPT`: how far an act on all that match."""
 SWEPT = 100_000
+"""How far an act on all that match counts."""
 SWEEPABLE = {
     "requeue": (JobState.FAILED, JobState.DELETED),
     "delete": (JobState.FAILED, JobState.ENQUEUED, JobState.SCHEDULED),
@@ -60,7 +57,7 @@ class Views:
 
     def overview(self, asked: Asked) -> Facts:
         """What there is to do, how it goes, and what is wrong."""
-        return {}
+        return overview(self.configuration, self.storage, window_of(asked))
 
     def jobs(self, asked: Asked) -> Facts:
         """A page of jobs in one state, or the jobs that an id or a correlation ID names."""
@@ -148,19 +145,14 @@ class Views:
 
     def servers(self, asked: Asked) -> Facts:
         """The live pods, who is master, and who does not run the configuration that most of them run."""
-        told = [(*live, json.loads(live[0].status)) for live in self.storage.live_servers()]
-        digests = Counter(status.get("configuration") for *_, status in told)
-        usual = digests.most_common(1)[0][0] if digests else None
+        pods = told(self.storage)
+        odd = odd_ones(pods)
         servers: list[Facts] = []
-        for row, is_master, status in told:
-            more = {name: status.get(name) for name in ("busy", "workers", "version", "configuration", "sources")}
-            age = row.age_us / 1e6
-            late = row.age_us > 2 * row.interval_us
-            servers.append(
-                server_shown(row, is_master)
-                | more
-                | {"age": age, "late": late, "odd": status.get("configuration") != usual}
-            )
+        for pod in pods:
+            names = ("busy", "workers", "versions", "configuration", "memory", "draining", "clock_offset", "sources")
+            more = {name: pod.status.get(name) for name in names}
+            judged = {"age_seconds": pod.row.age_us / 1e6, "late": pod.late, "odd": pod.row.id in odd}
+            servers.append(server_shown(pod.row, pod.master) | more | judged)
         return {"servers": servers}
 
     def sources(self, asked: Asked) -> Facts:
@@ -196,6 +188,12 @@ class Views:
             "origin": self._origin(str(letter["source"])),
             "tried": tried(self.decoders, self.storage, asked.key()) if asked.text("try") else None,
         }
+
+
+def window_of(asked: Asked) -> str:
+    """The window of time that a chart shows."""
+    given = asked.text("window")
+    return given if given in WINDOWS else "1h"
 
 
 def _with_gaps(lines: list[Facts]) -> list[Facts]:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Unpack
 
-from sqlalchemy import Column, ColumnElement, FromClause, LargeBinary, Table, func, select, tuple_
+from sqlalchemy import Column, ColumnElement, FromClause, LargeBinary, Select, Table, func, select, tuple_
 
 from scheduler.job import FINISHED, JobState
 from scheduler.storage.acts import Verb, matched
@@ -105,10 +105,16 @@ class Pages(Operators):
         """How many jobs matched by `began`, of those that an act is for, counted no further than `bound`."""
         return self._count([matched(verb, began, wanted)], bound)
 
+    def count_some_dead_letters(self, bound: int) -> int:
+        """How many dead letters are kept, counted no further than `bound`."""
+        return self._counted(select(dead_letters.c.id).limit(bound))
+
     def _count(self, conditions: Sequence[ColumnElement[bool]], bound: int) -> int:
-        counted = select(func.count()).select_from(select(jobs.c.id).where(*conditions).limit(bound).subquery())
+        return self._counted(select(jobs.c.id).where(*conditions).limit(bound))
+
+    def _counted(self, rows: Select[bytes]) -> int:
         with self.connection() as connection:
-            return connection.execute(counted).scalar_one()
+            return connection.execute(select(func.count()).select_from(rows.subquery())).scalar_one()
 
     def job_heads(self, keys: Iterable[bytes]) -> list[Record]:
         """Jobs by their keys, each with the first `HEAD` bytes of its body, and `size`, the length of it."""
