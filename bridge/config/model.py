@@ -281,6 +281,7 @@ class Configuration(Section):
         return self.model_dump(mode="json", exclude_none=True)
 
     def digest(self) -> str:
-        """The same on all pods that run the same configuration: the pod's own name is left out, and secrets are."""
-        shown = self.model_dump(mode="json", exclude={"pod": {"name"}})
+        """The same on all pods that run the same configuration: what each has of its own, name and port, is left out,
+        and secrets are."""
+        shown = self.model_dump(mode="json", exclude={"pod": {"name"}, "http": {"port"}})
         return blake2b(json.dumps(shown, sort_keys=True).encode(), digest_size=8).hexdigest()

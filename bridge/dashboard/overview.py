@@ -195,11 +195,11 @@ def _of_work(configuration: Configuration, tiles: Facts, totals: Mapping[str, in
         text = f"Jobs wait for a worker, the first since {duration_text(int(oldest))}."
         found.append(_problem(text, "/jobs?state=ENQUEUED"))
     for outcome, text, page in (
-        ("failed", "jobs failed for good", "/jobs?state=FAILED"),
-        ("rejected", "messages could not become jobs", "/dead-letters"),
-        ("conflict", "messages had another body under the ID of a job: `jobbridge jobs list --conflicts`", "/jobs"),
-        ("rescued", "jobs were taken from pods that died", "/servers"),
+        ("failed", "Jobs failed for good", "/jobs?state=FAILED"),
+        ("rejected", "Messages could not become jobs", "/dead-letters"),
+        ("conflict", "Messages had another body under the ID of a job (jobbridge jobs list --conflicts)", "/jobs"),
+        ("rescued", "Jobs were taken from pods that died", "/servers"),
     ):
         if totals.get(outcome):
-            found.append(_problem(f"{totals[outcome]:,} {text} within {window}.", page))
+            found.append(_problem(f"{text}: {totals[outcome]:,} within {window}.", page))
     return found

@@ -1,7 +1,7 @@
 """What each page shows, as plain facts: a template makes a page of them, and `/api` gives them as JSON."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import pairwise
 
@@ -114,7 +114,7 @@ class Views:
             "headers": shown_headers(headers, self._payloads),
             "body": shown_body(job["body"], job["size"], self._payloads),
             "origin": self._origin(str(job["source"])),
-            "history": _with_gaps([line for line in lines if line["kind"] not in ("CONFLICT", "LOG")]),
+            "history": _with_gaps(_path(lines)),
             "conflicts": [line for line in lines if line["kind"] == "CONFLICT"],
             "log": [line for line in lines if line["kind"] == "LOG"][-1:],
             "progress": progress(self.storage, job),
@@ -194,6 +194,21 @@ def window_of(asked: Asked) -> str:
     """The window of time that a chart shows."""
     given = asked.text("window")
     return given if given in WINDOWS else "1h"
+
+
+_ENDS = {"FAILED": ("FAILED", "RESCUED"), "DELETED": ("DELETED", "CANCELLED", "EXPIRED")}
+"""Ends that events tell more of."""
+
+
+def _path(lines: Sequence[Facts]) -> list[Facts]:
+    """What happened to a job, each thing once."""
+    kinds = {line["kind"] for line in lines if line["version"] is not None}
+    return [
+        line
+        for line in lines
+        if line["kind"] not in ("CONFLICT", "LOG")
+        and (line["version"] is not None or kinds.isdisjoint(_ENDS.get(str(line["kind"]), ())))
+    ]
 
 
 def _with_gaps(lines: list[Facts]) -> list[Facts]:

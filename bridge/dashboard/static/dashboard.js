@@ -11,6 +11,11 @@ const zoned = (root) => {
 
 const charts = new Map();
 
+const clock = (at) => {
+  const text = at.toLocaleString("sv-SE");
+  return at.getHours() + at.getMinutes() ? text.slice(11, 16) : text.slice(5, 10);
+};
+
 // A chart shows the numbers of the table beside it: a point in time in the first column, in seconds, then series.
 const draw = (figure) => {
   const heads = [...figure.querySelectorAll("thead th")].map((cell) => cell.textContent);
@@ -37,7 +42,7 @@ const draw = (figure) => {
     width: place.clientWidth,
     height: 200,
     scales: { y: { range: (_, low, high) => [0, Math.max(high * 1.1, 1)] } },
-    axes: [axis, { ...axis, size: 55 }],
+    axes: [{ ...axis, values: (_, at) => at.map((second) => clock(new Date(second * 1000))) }, { ...axis, size: 55 }],
     series: [{}, ...heads.slice(1).map((label, k) => ({ label, stroke: colour(names[k]), width: 2, points: { show: false } }))],
   };
   probe.remove();
