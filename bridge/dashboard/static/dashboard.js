@@ -37,7 +37,7 @@ const draw = (figure) => {
     return getComputedStyle(probe).color;
   };
   const names = figure.dataset.colours.split(" ");
-  const axis = { stroke: ink, grid: { stroke: colour("line"), width: 1 }, ticks: { show: false }, font: `12px ${style.fontFamily}` };
+  const axis = { size: 30, stroke: ink, grid: { stroke: colour("line"), width: 1 }, ticks: { show: false }, font: `12px ${style.fontFamily}` };
   const options = {
     width: place.clientWidth,
     height: 200,
