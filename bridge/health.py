@@ -1,29 +1,31 @@
-"""The HTTP side: `/livez` and `/readyz`, on a thread and an event loop of their own.
+"""The HTTP side: `/livez`, `/readyz` and `/metrics`, on a thread and an event loop of their own.
 
 `/livez` asks no database and no broker: it tells whether this process still does its rounds, and a restart would
-mend it if not. `/readyz` tells whether it can work now, and names what is in the way.
+mend it if not. `/readyz` tells whether it can work now, and names what is in the way. Both list all that they look at
+with `?verbose`.
 """
 
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
-Check = Callable[[], Mapping[str, str]]
-"""What is wrong, by the name of the part; empty: all is well."""
+from bridge.pulse import Check, only_wrong
 
 
 class Health(NamedTuple):
-    """What the two pages ask."""
+    """What the pages ask."""
 
     live: Check
     ready: Check
+    metrics: Callable[[str], tuple[bytes, str]]
+    """The page for whoever accepts this, and its content type."""
 
 
 def application(health: Health, *more: BaseRoute) -> Starlette:
@@ -32,15 +34,24 @@ def application(health: Health, *more: BaseRoute) -> Starlette:
     :param more: what it serves besides.
     """
 
-    def page(check: Check) -> Callable[[Request], JSONResponse]:
-        def answer(_: Request) -> JSONResponse:
-            wrong = check()
-            body = {"status": "error" if wrong else "ok", "wrong": dict(wrong)}
-            return JSONResponse(body, status_code=503 if wrong else 200, headers={"cache-control": "no-store"})
+    def page(check: Check) -> Callable[[Request], Response]:
+        def answer(request: Request) -> Response:
+            parts = check()
+            wrong = only_wrong(parts)
+            status, headers = 503 if wrong else 200, {"cache-control": "no-store"}
+            if "verbose" in request.query_params:
+                lines = [f"[-] {part}: {why}" if why else f"[+] {part}" for part, why in parts.items()]
+                return PlainTextResponse("\n".join([*lines, ""]), status, headers)
+            return JSONResponse({"status": "error" if wrong else "ok", "wrong": wrong}, status, headers)
 
         return answer
 
-    return Starlette(routes=[Route("/livez", page(health.live)), Route("/readyz", page(health.ready)), *more])
+    def metrics(request: Request) -> Response:
+        body, content_type = health.metrics(request.headers.get("accept", ""))
+        return Response(body, headers={"content-type": content_type})
+
+    pages = {"/livez": page(health.live), "/readyz": page(health.ready), "/metrics": metrics}
+    return Starlette(routes=[*(Route(path, endpoint) for path, endpoint in pages.items()), *more])
 
 
 class HttpServer:

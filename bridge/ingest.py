@@ -9,7 +9,7 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from itertools import repeat
 from logging import getLogger
@@ -23,6 +23,7 @@ from scheduler.inflight import PREFETCH_SECONDS
 from scheduler.offers import Offer, Offers
 from scheduler.storage import Storage, StoreUnavailable
 from scheduler.storage.records import DeadLetter, Inserted, Outcome
+from scheduler.tracing import received
 
 log = getLogger("jobbridge.ingest")
 
@@ -57,6 +58,8 @@ class Received(NamedTuple):
     batch: Batch
     parts: list[Part]
     counts: Counter[Key]
+    at: float
+    """When it had arrived, by the monotonic clock."""
 
 
 def _patience(part: Part, error: Exception) -> int:
@@ -93,18 +96,26 @@ class Ingest:
         self._look_first = False
         self._monotonic = monotonic
         self._patient_until = 0.0
-        self._taken_at: float | None = None
+        self._received_at: float | None = None
+        self.rejections: Counter[str] = Counter()
+        """Messages that became dead letters, by the reason."""
+        self.measure: Callable[[int, float, float], None] | None = None
+        """Told of each batch that is stored: its messages, seconds since it had arrived, seconds of its insert."""
 
     @property
     def busy(self) -> bool:
         """Whether a batch is between its receive and its ack."""
         return self._batch is not None or self._ahead is not None
 
+    def progress(self) -> tuple[float | None, float]:
+        """Seconds since the last batch arrived (None: there was none), and the age of the batch in hand."""
+        received_at = self._received_at
+        ago = None if received_at is None else round(self._monotonic() - received_at, 3)
+        return ago, 0.0 if self._batch is None or ago is None else ago
+
     def status(self) -> dict[str, object]:
-        """What the servers table shows of it; how long ago something was, in seconds."""
-        now, taken_at = self._monotonic(), self._taken_at
-        ago = None if taken_at is None else round(now - taken_at, 3)
-        unacked = 0.0 if self._batch is None else ago
+        """What the servers table shows of it."""
+        ago, unacked = self.progress()
         return {"counts": dict(self.counts), "last_receive_ago": ago, "oldest_unacked": unacked}
 
     def step(self) -> float:
@@ -121,17 +132,27 @@ class Ingest:
                 return 0.0
             self._batch, self._parts = received.batch, received.parts
             self._tell(received.counts)
-            self._taken_at = self._monotonic()
-            self._patient_until = self._taken_at + PREFETCH_SECONDS
+            self._received_at = received.at
+            self._patient_until = self._monotonic() + PREFETCH_SECONDS
             if self.helper is not None and len(self._batch.messages) >= AHEAD_FROM:
                 self._ahead = self.helper.submit(self._receive, 0.0)
         if self._may_wait():
             return PATIENCE
+        began = self._monotonic()
         while self._parts:
             self._insert(self._parts[0])
         self._source.ack(self._batch)
+        self._measured(self._batch, began)
         self._batch = None
         return 0.0
+
+    def _measured(self, batch: Batch, began: float) -> None:
+        """It is stored, and its insert began then."""
+        now = self._monotonic()
+        seconds = now - (began if self._received_at is None else self._received_at)
+        if self.measure is not None:
+            self.measure(len(batch.messages), seconds, now - began)
+        received(self._source.name, len(batch.messages), seconds, (message.headers for message in batch.messages))
 
     def _receive(self, timeout: float) -> Received | None:
         batch = self._source.receive(timeout)
@@ -151,6 +172,7 @@ class Ingest:
         self._parts, self._batch, self._ahead = [], None, None
 
     def _decode(self, batch: Batch) -> Received:
+        at = self._monotonic()
         counts: Counter[Key] = Counter()
         first: dict[bytes, Request] = {}
         again: list[Request] = []
@@ -172,7 +194,8 @@ class Ingest:
                 assert isinstance(decoded, Ignored)
                 counts[Key(self._source.name, "", "ignored")] += 1
         parts = [Part(list(first.values()), rejected), *(Part([request], ()) for request in again)]
-        return Received(batch, parts, counts)
+        self._tell_reasons(rejected)
+        return Received(batch, parts, counts, at)
 
     def _insert(self, part: Part) -> None:
         """Insert the first part; it is taken from the list when its fate is known."""
@@ -209,6 +232,7 @@ class Ingest:
             lost.append(dead_letter(self._source.name, request.message, reason, detail))
         if lost:
             self._storage.insert_dead_letters(lost)
+            self._tell_reasons(lost)
 
     def _count(self, part: Part, answers: Sequence[Inserted]) -> None:
         names = {Outcome.NEW: "created", Outcome.DUPLICATE: "duplicate"}
@@ -223,6 +247,9 @@ class Ingest:
         for key, number in counted.items():
             self.counts[key.outcome] += number
 
+    def _tell_reasons(self, letters: Iterable[DeadLetter]) -> None:
+        self.rejections.update(letter.reason for letter in letters)
+
     def _cut(self, part: Part, offer: Offer, error: Exception) -> None:
         place = self._parts.index(part)
         if part.rejected:
@@ -235,7 +262,9 @@ class Ingest:
         else:
             request = part.requests[0]
             detail = f"the store refuses it: {type(error).__name__}: {error}"
-            self._insert_letters([dead_letter(self._source.name, request.message, "store-refused", detail)])
+            refused = [dead_letter(self._source.name, request.message, "store-refused", detail)]
+            self._insert_letters(refused)
+            self._tell_reasons(refused)
             self._tell({Key(self._source.name, request.route.name, "rejected"): 1})
             self._offers.abandon(offer)
             smaller = []

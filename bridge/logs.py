@@ -7,16 +7,21 @@ Does not promise to take a secret or a body out of a record: the code logs none.
 
 import json
 import logging
+import re
 import sys
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TextIO
 
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
+from scheduler.tracing import current_ids
+
 TALKATIVE = ("alembic", "uvicorn")
 OURS = ("bridge", "scheduler", "jobbridge")
 """The loggers whose level `-v` and `-q` set; other libraries and handlers log from INFO on."""
+HANDLERS = "jobbridge.handler"
 
 _STANDARD = frozenset(RESERVED_ATTRS) | {"taskName"}
 
@@ -46,16 +51,41 @@ def _moment(record: logging.LogRecord) -> str:
 
 
 class JsonLines(JsonFormatter):
-    """`ts`, `level`, `logger`, `message`, then what the record's `extra` holds."""
+    """`ts`, `level`, `logger`, `event`, `server`, `message`, then what the record's `extra` holds; of a trace that is
+    recorded `trace_id` and `span_id`.
+
+    The event is the constant part of a line of ours: `job-failed`, `source-not-attached`.
+    """
 
     def __init__(self) -> None:
         super().__init__(["message"], reserved_attrs=sorted(_STANDARD))
+        self.server: int | None = None
+        """The number that this process is registered under."""
 
     def add_fields(
         self, log_data: dict[str, object], record: logging.LogRecord, message_dict: dict[str, object]
     ) -> None:
         log_data |= {"ts": _moment(record), "level": record.levelname, "logger": record.name}
+        if record.name.startswith(OURS) and not record.name.startswith(HANDLERS):
+            log_data["event"] = event_of(str(record.msg))
+        if self.server is not None:
+            log_data["server"] = self.server
+        log_data |= current_ids()
         super().add_fields(log_data, record, message_dict)
+
+
+@lru_cache(maxsize=500)
+def event_of(template: str) -> str:
+    """The stable name of a line: its text up to the first mark, without what is put into it."""
+    constant = re.split("[:,;]", re.sub(r"%[-+ #0-9.]*[a-zA-Z]:?", " ", template))[0]
+    return "-".join(re.findall("[a-z]+", constant.lower()))
+
+
+def identify(server: int) -> None:
+    """From now on lines of JSON say which server this is."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler.formatter, JsonLines):
+            handler.formatter.server = server
 
 
 class TextFormatter(logging.Formatter):

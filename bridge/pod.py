@@ -15,21 +15,25 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from logging import getLogger
+from pathlib import Path
 from random import Random
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from starlette.routing import Mount
+from starlette.routing import BaseRoute, Mount
 
 from bridge.assembly import assemble, decoders, sources, store
 from bridge.backpressure import Backpressure
 from bridge.config.model import Configuration
 from bridge.health import Health, HttpServer, application
 from bridge.ingest import Ingest
+from bridge.logs import identify
 from bridge.outbox import Relay
 from bridge.processes import Parent
+from bridge.pulse import Pulse
 from bridge.sources.local import LocalSource
 from bridge.sources.source import Source
+from scheduler.inflight import Registration
 from scheduler.loops import LoopThread, waited
 from scheduler.server import Server
 from scheduler.storage import SchemaOutdated, Storage, StoreUnavailable
@@ -118,8 +122,7 @@ class Pod:
 
     def run(self) -> int:
         """Live until a signal; the exit code: 0 after a clean drain, 1 if jobs were cut off."""
-        dashboard = self._dashboard()
-        http = self._serve_http(dashboard)
+        served = self._serve()
         try:
             if not self._await_store():
                 return 0
@@ -134,10 +137,8 @@ class Pod:
             exhausted = self.server.worker.executors.exhausted.is_set()
             return 1 if cut_off or exhausted else 0
         finally:
-            if dashboard is not None:
-                dashboard.stop()
-            if http is not None:
-                http.stop()
+            for one in served:
+                one.stop()
 
     def signalled(self, number: int, _: FrameType | None) -> None:
         """The first signal drains, the second hands back at once."""
@@ -145,21 +146,30 @@ class Pod:
             self._hurry.set()
         self._stopping.set()
 
-    def _dashboard(self) -> "Dashboard | None":
-        http = self._configuration.http
-        if http is None or not http.dashboard:
-            return None
-        # A pod without it loads no template engine.
-        from bridge.dashboard import THREADS, Dashboard
+    def _serve(self) -> "Sequence[HttpServer | Pulse | Dashboard]":
+        served: list[HttpServer | Pulse | Dashboard] = []
+        http, file = self._configuration.http, self._configuration.pod.heartbeat_file
+        if http is not None:
+            from bridge.metrics import Metrics, Watched  # its library costs memory
 
-        return Dashboard(self._configuration, self._open_store(self._configuration, THREADS), self._of_source)
+            ingests = list(zip(self._sources, self._ingests, strict=True))
+            storages = (self._storage, self._heartbeat_storage)
+            watched = Watched(
+                self.server, storages, ingests, lambda: self._gate.by_operators, self._versions, self._digest
+            )
+            health = Health(self.unhealthy, self.unready, Metrics(watched).page)
+            more: list[BaseRoute] = []
+            if http.dashboard:
+                from bridge.dashboard import THREADS, Dashboard  # its template engine as well
 
-    def _serve_http(self, dashboard: "Dashboard | None") -> HttpServer | None:
-        http = self._configuration.http
-        if http is None:
-            return None
-        more = [] if dashboard is None else [Mount("/", dashboard)]
-        return HttpServer(application(Health(self.unhealthy, self.unready), *more), http.bind, http.port)
+                own_store = self._open_store(self._configuration, THREADS)
+                dashboard = Dashboard(self._configuration, own_store, self._of_source)
+                served.append(dashboard)
+                more.append(Mount("/", dashboard))
+            served.append(HttpServer(application(health, *more), http.bind, http.port))
+        if file is not None:
+            served.append(Pulse(Path(file), self.unhealthy, self.unready))
+        return served
 
     def _await_store(self) -> bool:
         """Wait until the store is there with its schema; False: a signal came first."""
@@ -230,30 +240,27 @@ class Pod:
         return all(source.drained() for source in self._sources) and not any(one.busy for one in self._ingests)
 
     def unhealthy(self) -> Mapping[str, str]:
-        """What a restart would mend."""
-        wrong = {
-            thread.name: "its thread has ended"
+        """What a restart would mend, for each part."""
+        runs = self._started and not self._stopping.is_set()
+        parts = {
+            thread.name: "its thread has ended" if runs and not thread.is_alive() else ""
             for thread in (*self.server.threads(), *self._ingest_threads)
-            if self._started and not self._stopping.is_set() and not thread.is_alive()
         }
-        if self.server.worker.executors.exhausted.is_set():
-            wrong["workers"] = "half of them hang past their timeout"
-        return wrong
+        exhausted = self.server.worker.executors.exhausted.is_set()
+        return parts | {"workers": "half of them hang past their timeout" if exhausted else ""}
 
     def unready(self) -> Mapping[str, str]:
-        """What keeps this pod from working now."""
-        wrong = dict(self.unhealthy())
-        if self._stopping.is_set():
-            wrong["pod"] = "it stops"
+        """What keeps this pod from working now, for each part."""
+        parts = {**self.unhealthy(), "pod": "it stops" if self._stopping.is_set() else "", "store": ""}
         if self.server.outage.since is not None:
-            wrong["store"] = self.server.outage.reason
+            parts["store"] = self.server.outage.reason
         elif self.server.membership.registration() is None:
-            wrong["store"] = "no heartbeat is in yet"
+            parts["store"] = "no heartbeat is in yet"
         for source in self._sources:
             status = source.status()
-            if not status.attached and source.name not in self._gate.by_operators:
-                wrong[f"source {source.name}"] = status.detail or "not attached"
-        return wrong
+            well = status.attached or source.name in self._gate.by_operators
+            parts[f"source {source.name}"] = "" if well else status.detail or "not attached"
+        return parts
 
     def _more_status(self) -> dict[str, object]:
         return {
@@ -276,8 +283,13 @@ def run_pod(configuration: Configuration, tell: int | None = None) -> int:
     # default, 700 new ones start a collection that walks them all, again and again: a third of a busy pod's time.
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)
-    if tell is not None:
-        pod.server.membership.on_registered = lambda registration: os.write(tell, registration.id)
+
+    def registered(registration: Registration) -> None:
+        identify(registration.number)
+        if tell is not None:
+            os.write(tell, registration.id)
+
+    pod.server.membership.on_registered = registered
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, pod.signalled)
     try:

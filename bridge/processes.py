@@ -118,8 +118,11 @@ class Parent:
 
 
 def _named(configuration: Configuration, number: int) -> Configuration:
-    """The child's own configuration: its name and its port."""
-    pod = configuration.pod.model_copy(update={"name": f"{configuration.pod.name}-{number}"})
+    """The child's own configuration: its name, its port and its heartbeat file."""
+    own = {"name": f"{configuration.pod.name}-{number}"}
+    if configuration.pod.heartbeat_file is not None:
+        own["heartbeat_file"] = f"{configuration.pod.heartbeat_file}-{number}"
+    pod = configuration.pod.model_copy(update=own)
     http = configuration.http
     if http is not None:
         http = http.model_copy(update={"port": http.port + number})

@@ -18,6 +18,7 @@ from scheduler.job import NewJob, headers_json, new_job
 from scheduler.limits import lock_key
 from scheduler.storage import Act, Storage, open_storage
 from scheduler.storage.records import Outcome
+from scheduler.tracing import injected
 from scheduler.verdict import microseconds
 from scheduler.who import who
 
@@ -178,7 +179,7 @@ def _job(handler: Handler, asked: Asked) -> NewJob:
         correlation=correlation,
         handler=handler.name,
         body=raw,
-        headers=headers_json(dict(asked.headers or {})),
+        headers=headers_json(injected(asked.headers)),
         retries=asked.retries,
         at_us=None if asked.at is None else max(0, since_1970(asked.at)),
         delay_us=0 if asked.delay is None else microseconds(seconds(asked.delay)),

@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 from scheduler.bodies import encoded
 from scheduler.job import Job
 from scheduler.outbox import Leaving, envelope
+from scheduler.tracing import injected
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,9 @@ def log_fields(job: Job) -> dict[str, object]:
         "route": job.route,
         "handler": job.handler,
         "attempt": job.attempts + 1,
+        "version": job.version,
         "correlation_id": job.correlation_id[:64],
+        "source": job.source,
     }
 
 
@@ -151,7 +154,7 @@ class JobContext:
         number = len(self.leaving)
         message_id = f"{self._job.id}/{number + 1}" if number else str(self._job.id)
         stored = envelope(
-            message_id, correlation_id or message_id, headers or {}, type=type, key=key, routing_key=routing_key
+            message_id, correlation_id or message_id, injected(headers), type=type, key=key, routing_key=routing_key
         )
         self.leaving.append(Leaving(self._destinations[source], stored, encoded(body)))
 

@@ -10,7 +10,10 @@ Does not promise the last counts of a process that was killed: those since its l
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from logging import getLogger
 from typing import NamedTuple
+
+log = getLogger("jobbridge.pod")
 
 
 class Key(NamedTuple):
@@ -57,11 +60,20 @@ class Counts:
         with self._lock:
             fresh, self._fresh = self._fresh, Counter()
         if minute > self._minute:  # a clock that went back must not put a smaller sum in the place of a larger one
+            self._summarize()
             self._minute, self._sums = minute, Counter()
         for key, number in fresh.items():
             self._sums[key] += number
             self._unwritten[self._minute, key] = self._sums[key]
         return [Counted(of_minute, *key, number) for (of_minute, key), number in self._unwritten.items()]
+
+    def _summarize(self) -> None:
+        """Log what a minute came to; nothing where nothing happened."""
+        sums: Counter[str] = Counter()
+        for key, number in self._sums.items():
+            sums[key.outcome] += number
+        if sums:
+            log.info("counted in a minute: %s", ", ".join(f"{n} {how}" for how, n in sorted(sums.items())))
 
     def written(self) -> None:
         """The store has all of it."""

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from queue import SimpleQueue
 
+from scheduler import tracing
 from scheduler.context import JobContext
 from scheduler.inflight import UNPARSED, InFlight, Run
 
@@ -225,7 +226,11 @@ class Executors:
 
     def call(self, run: Run) -> BaseException | None:
         """Call its handler; what it raised."""
-        return self._transact(run) if run.handler.options.transactional else call(run)
+        run.span = tracing.begin(run.job)
+        error = self._transact(run) if run.handler.options.transactional else call(run)
+        if run.span is not None:
+            run.span.end(error)
+        return error
 
     def begin(self, run: Run) -> bool:
         """Whether its handler is to be called now: not without trust, nor once it was handed back or found gone."""
@@ -281,6 +286,7 @@ class Executors:
             loop, task = asyncio.get_running_loop(), asyncio.current_task()
             assert task is not None
             run.cancel_hook = lambda: loop.call_soon_threadsafe(task.cancel)
+            run.span = tracing.begin(run.job)
             try:
                 async with asyncio.timeout(run.policy.timeout) as bound:
                     result = _work(run)
@@ -291,5 +297,7 @@ class Executors:
                 if bound.expired():
                     error = HandlerTimeout(f"ran longer than its timeout of {run.policy.timeout:g} s")
             run.cancel_hook = None
+            if run.span is not None:
+                run.span.end(error)
             if self._inflight.end(run):
                 self._ended(run, error)

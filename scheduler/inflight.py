@@ -14,6 +14,7 @@ from scheduler.context import JobContext
 from scheduler.handlers import Handler
 from scheduler.job import Job, NewJob
 from scheduler.retry import Policy
+from scheduler.tracing import RunSpan
 
 MAX_PREFETCH = 1000
 PREFETCH_SECONDS = 0.1
@@ -59,6 +60,7 @@ class Run:
         "committed",
         "context",
         "deadline",
+        "ended",
         "handler",
         "job",
         "key",
@@ -67,7 +69,9 @@ class Run:
         "phase",
         "policy",
         "registration",
+        "span",
         "started",
+        "taken",
     )
 
     def __init__(self, key: bytes, registration: Registration, lane: int = 0) -> None:
@@ -79,11 +83,13 @@ class Run:
         self.handler: Handler
         self.policy: Policy
         self.context: JobContext | None = None
+        self.span: RunSpan | None = None
         self.cancelled = False
         self.committed = False
         """Its result is written, together with what its handler wrote."""
         self.body: object = UNPARSED
-        self.started = 0.0
+        self.taken = self.started = self.ended = 0.0
+        """When it was ours, its handler was called and had returned, by the monotonic clock."""
         self.outcome = ""
         """How it ended, as it is counted; empty while it has not run."""
         self.deadline: float | None = None
@@ -206,6 +212,7 @@ class InFlight:
             self._phases[_RUNNING] -= 1
             self._phases[_ENDED] += 1
             run.phase = _ENDED
+            run.ended = now
             self._spent += now - run.started
             self._counted += 1
             if self._counted >= ENOUGH or self._spent >= PREFETCH_SECONDS:
@@ -216,9 +223,11 @@ class InFlight:
 
     def make_wait(self, runs: Sequence[Run]) -> None:
         """Change pending runs to waiting."""
+        now = self._monotonic()
         with self.lock:
             for run in runs:
                 run.phase = Phase.WAITING
+                run.taken = now
             self._phases[Phase.PENDING] -= len(runs)
             self._phases[Phase.WAITING] += len(runs)
 
@@ -230,6 +239,10 @@ class InFlight:
                     del self._runs[run.key]
                     self._phases[run.phase] -= 1
                     self._lanes[run.lane] -= 1
+
+    def number(self, phase: Phase) -> int:
+        """How many runs are in this phase now."""
+        return self._phases[phase]
 
     def snapshot(self) -> dict[bytes, Run]:
         """A copy of the map."""

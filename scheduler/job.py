@@ -181,6 +181,10 @@ class Job(NamedTuple):
     rescues: int
     retries: int | None
     lock_key: bytes | None = None
+    waited_us: int = 0
+    """From when it was due to its claim, by the database's clock."""
+    age_us: int = 0
+    """From its insertion to its claim."""
 
     @property
     def id(self) -> UUID:

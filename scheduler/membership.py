@@ -97,6 +97,8 @@ class Membership:
         self.is_master = False
         self.silent: Sequence[ServerRow] = ()
         """The servers that this process holds for dead."""
+        self.registered_servers = 0
+        """At the last beat, those among them."""
         self.registered = threading.Event()
         self.rounds = 0
         self.on_registered: Callable[[Registration], object] = lambda _: None
@@ -143,6 +145,7 @@ class Membership:
             self._on_fenced(registration)
             registration = self._register()
         rows = self._storage.servers()
+        self.registered_servers = len(rows)
         me = registration.id
         for row in rows:
             if row.id == me:

@@ -104,7 +104,7 @@ class Server:
         self.offers = Offers(self.worker)
         self.claimer = Claimer(self.worker)
         self.finisher = Finisher(self.worker)
-        rescue = Rescue(storage, self.membership, policies.default.failed_retention, self.worker.counts)
+        self.rescue = Rescue(storage, self.membership, policies.default.failed_retention, self.worker.counts)
         self._declared = Declared(recurring)
         duties: list[Duty] = [
             Promote(storage),
@@ -117,7 +117,7 @@ class Server:
             duties.append(Prune(storage, self._declared))
         self._count = Count(storage, self.membership, self.worker.counts, random.randbytes(16))
         declare = [partial(self._declared.declare, storage)]
-        self.duties = Duties(self.membership, duties, [rescue], monotonic, declare, [self._count])
+        self.duties = Duties(self.membership, duties, [self.rescue], monotonic, declare, [self._count])
         longest = min(heartbeat / 2, 2.0)
 
         def thread(loop: Claimer | Finisher | Duties | Membership) -> LoopThread:

@@ -60,13 +60,9 @@ def handed_back(job: Job) -> Finish:
 
 def outcome(result: Finish) -> str:
     """How a run is counted that ended so."""
-    match result.state:
-        case JobState.SUCCEEDED | JobState.FAILED:
-            return result.state.value.lower()
-        case JobState.SCHEDULED:
-            return "retried" if result.failures else "snoozed"
-        case _:
-            return "cancelled"
+    if result.state is JobState.SCHEDULED:
+        return "retried" if result.failures else "snoozed"
+    return result.state.value.lower()
 
 
 def ended_by(error: BaseException, job: Job, policy: Policy, options: JobOptions, random: Random) -> Finish:

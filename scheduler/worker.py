@@ -99,6 +99,8 @@ class Worker:
             destinations=destinations,
         )
         self.counts = Counts()
+        self.measure: Callable[[Sequence[tuple[Run, str]]], None] | None = None
+        """Told of runs that ended, and how."""
         self.draining = False
         self.paused_routes: frozenset[str] = frozenset()
         """An operator has paused them: their jobs wait in the store."""
@@ -149,18 +151,22 @@ class Worker:
             return
         if error is None:
             result = self._success(run)
+            run.outcome = "succeeded"
             if log.isEnabledFor(DEBUG):
                 log.debug("job succeeded", extra=self._fields(run))
         elif isinstance(error, Undone) or (run.cancelled and not isinstance(error, HandlerTimeout)):
+            run.outcome = "cancelled"
             result = handed_back(job)  # it ended because it was told to, or its commit has an unknown fate
         else:
             result = ended_by(error, job, run.policy, run.handler.options, self.random)
             result = result._replace(events=result.events + self._kept_log(run))
+            run.outcome = outcome(result)
+            if run.outcome == "retried" and isinstance(error, HandlerTimeout):
+                run.outcome = "timeout"
             if result.failures:
                 self._log_failure(run, error, result)
                 if result.state is JobState.FAILED:
                     self.filters.tell("failed", job, error)
-        run.outcome = "timeout" if result.failures and isinstance(error, HandlerTimeout) else outcome(result)
         self.results.put((run, result))
         if not self.finishing.is_set():
             self.finishing.set()
@@ -183,6 +189,8 @@ class Worker:
         kept the whole from being committed."""
         try:
             with self.storage.finishing(self.membership.timeout) as connection:
+                if not self.membership.trusts(run.registration):  # it waited for a connection, or for SQLite's lock
+                    raise RolledBack(Undone("trust was lost before it could begin"))
                 if run.context is not None:
                     run.context.transaction = connection
                 error = call(run)
@@ -212,13 +220,10 @@ class Worker:
 
     def count(self, ended: Sequence[Run], written: Set[bytes]) -> None:
         """Count runs whose results were written, or, where they are not among these ids, refused."""
-        self.counts.add(
-            Counter(
-                Key(run.job.source, run.job.route, run.outcome if run.key in written else "fenced")
-                for run in ended
-                if run.outcome
-            )
-        )
+        outcomes = [(run, run.outcome if run.key in written else "fenced") for run in ended if run.outcome]
+        self.counts.add(Counter(Key(run.job.source, run.job.route, outcome) for run, outcome in outcomes))
+        if self.measure is not None:
+            self.measure(outcomes)
 
     def leave(self) -> None:
         """Messages of jobs that succeeded wait to be relayed."""
@@ -233,7 +238,8 @@ class Worker:
             log.warning("job failed, next try in %.1f s: %s", result.delay_us / 1e6, one_line(error), extra=fields)
 
     def _fields(self, run: Run) -> dict[str, object]:
-        return log_fields(run.job) | {"duration_ms": round((self.monotonic() - run.started) * 1000, 1)}
+        took = {"outcome": run.outcome, "duration_ms": round((self.monotonic() - run.started) * 1000, 1)}
+        return log_fields(run.job) | took | ({} if run.span is None else run.span.ids())
 
     def hold_routes(self, routes: frozenset[str]) -> None:
         """Start no job of these routes any more; those that run finish, those that wait here are handed back."""

@@ -5,6 +5,7 @@ import click
 from bridge.cli.check import check
 from bridge.cli.config import config
 from bridge.cli.dead_letters import dead_letters
+from bridge.cli.health import health
 from bridge.cli.jobs import jobs
 from bridge.cli.pauses import routes, sources
 from bridge.cli.publish import publish
@@ -27,7 +28,7 @@ def cli() -> None:
 
 _VERBS = (
     *(run, check, publish, status, servers, sources, routes, jobs, dead_letters, recurring),
-    *(migrate, config, version),
+    *(health, migrate, config, version),
 )
 for _verb in _VERBS:
     cli.add_command(_verb)

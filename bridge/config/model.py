@@ -212,6 +212,8 @@ class Pod(Section):
     workers: int = Field(20, ge=1, le=1000)
     heartbeat: Duration = Field(15.0, ge=0.1, le=3600)
     grace: Duration = 45.0
+    heartbeat_file: Text | None = None
+    """Written anew every two seconds while this process lives, for probes where no port is open."""
 
 
 class Person(Section):
@@ -281,7 +283,8 @@ class Configuration(Section):
         return self.model_dump(mode="json", exclude_none=True)
 
     def digest(self) -> str:
-        """The same on all pods that run the same configuration: what each has of its own, name and port, is left out,
-        and secrets are."""
-        shown = self.model_dump(mode="json", exclude={"pod": {"name"}, "http": {"port"}})
+        """The same on all pods that run the same configuration: what each has of its own, name, port and file, is left
+        out, and secrets are."""
+        own: dict[str, set[str]] = {"pod": {"name", "heartbeat_file"}, "http": {"port"}}
+        shown = self.model_dump(mode="json", exclude=own)
         return blake2b(json.dumps(shown, sort_keys=True).encode(), digest_size=8).hexdigest()

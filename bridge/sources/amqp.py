@@ -98,6 +98,8 @@ class AmqpSource(Source):
         with self._room:
             if session is self._session and not session.ended:
                 session.ack(first, last)
+            else:
+                self.acks_dropped += 1
 
     def pause(self, reason: str) -> None:
         self._set_paused(reason)
@@ -153,6 +155,7 @@ class AmqpSource(Source):
         with self._room:
             self._session = None
             self._failures += 1
+            self.reconnects += not self._closing.is_set()
             if session is not None:
                 self._losses = (0 if session.acks else self._losses) + session.consumed
                 self._isolated = session.isolated or self._losses >= ISOLATE_AFTER

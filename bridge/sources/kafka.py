@@ -73,6 +73,7 @@ class KafkaSource(Source):
             with self._room:
                 self._session = None
                 self._failures += 1
+                self.reconnects += not self._closing.is_set()
                 failures = min(self._failures, 10)
                 self._room.notify_all()
             self._closing.wait(self._random.uniform(0, min(BACKOFF_CAP, BACKOFF_BASE * 2**failures)))
@@ -98,6 +99,7 @@ class KafkaSource(Source):
         if not isinstance(batch.receipt, Receipt):
             raise TypeError("a batch of another source")
         session, handed = batch.receipt
+        self.acks_dropped += session is not self._session
         session.progress.ack(handed)
 
     def pause(self, reason: str) -> None:

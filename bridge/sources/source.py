@@ -39,6 +39,10 @@ class Source(ABC):
     thread, the rest to any."""
 
     name: str
+    reconnects = 0
+    """Sessions that ended though nobody asked for it."""
+    acks_dropped = 0
+    """Acks that came when their session was over."""
 
     @abstractmethod
     def run(self) -> None:

@@ -46,6 +46,12 @@ class Duties:
         self._everywhere = everywhere
         self._round = self._mastered = 0
         self._monotonic = monotonic
+        self.measure: Callable[[str, float], None] | None = None
+        """Told of each round of a duty, and its seconds."""
+
+    def add(self, duty: Duty) -> None:
+        """One more, before any step."""
+        self._due[duty] = 0.0
 
     def hurry(self) -> None:
         """All are due now."""
@@ -74,5 +80,9 @@ class Duties:
             self._due.update(dict.fromkeys(self._at_beat, now))
         for duty, due in self._due.items():
             if due <= now:
-                self._due[duty] = self._monotonic() + duty.step()
+                began = self._monotonic()
+                wait = duty.step()
+                self._due[duty] = self._monotonic() + wait
+                if self.measure is not None:
+                    self.measure(type(duty).__name__, self._monotonic() - began)
         return max(0.0, min(self._due.values()) - self._monotonic())

@@ -28,6 +28,8 @@ class Rescue:
     ) -> None:
         self._storage = storage
         self._counts = counts or Counts()
+        self.taken: Counter[str] = Counter()
+        """Jobs by what became of them: rescued, failed."""
         self._membership = membership
         self._retention_us = int(retention * 1e6)
 
@@ -51,4 +53,6 @@ class Rescue:
         retention = self._retention_us
         taken = self._storage.rescue(owner, max_rescues=MAX_RESCUES, retention_us=retention, counted=counted)
         self._counts.add(counted)
+        for key, number in counted.items():
+            self.taken[key.outcome] += number
         return taken

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import column, delete, func, select, table
+from sqlalchemy import Float, column, delete, func, literal, select, table, union_all
 
 from scheduler.counts import Counted
+from scheduler.job import FINISHED, JobState
 from scheduler.storage.database import Database, retried
-from scheduler.storage.tables import counters
+from scheduler.storage.tables import counters, dead_letters, jobs, recurring, state
 
 MINUTE_US = 60_000_000
 KEPT_MINUTES = 7 * 24 * 60
@@ -33,6 +34,17 @@ class RouteBacklog(NamedTuple):
     waiting: int
     oldest_seconds: float
     """Since the first of them was due."""
+
+
+class Surveyed(NamedTuple):
+    """What the whole store has of something."""
+
+    kind: str
+    """`backlog` by route, `jobs` that have not ended by state, `dead_letters` by source, `recurring` by name."""
+    name: str
+    number: int
+    seconds: float
+    """Of the backlog its age; of a recurring job when it last fired, since 1970."""
 
 
 class Counters(Database):
@@ -65,6 +77,22 @@ class Counters(Database):
         kept = self.clock() // MINUTE_US - KEPT_MINUTES
         with self.connection() as connection:
             connection.execute(delete(counters).where(counters.c.minute < kept))
+
+    def survey(self) -> list[Surveyed]:
+        """The state of the whole store, for the master's metrics, in one query; reads all that has not ended."""
+        number, none = func.count(), literal(0.0, Float)
+        unfinished = jobs.c.state.in_([state(one) for one in JobState if one not in FINISHED])
+        parts = (
+            select(literal("backlog"), _backlog.c.route, _backlog.c.waiting, _backlog.c.oldest_seconds),
+            select(literal("jobs"), jobs.c.state, number, none).where(unfinished).group_by(jobs.c.state),
+            select(literal("dead_letters"), dead_letters.c.source, number, none).group_by(dead_letters.c.source),
+            select(literal("recurring"), recurring.c.name, literal(1), recurring.c.last_at / 1e6).where(
+                recurring.c.last_at.is_not(None)
+            ),
+        )
+        with self.connection() as connection:
+            rows = connection.execute(union_all(*parts)).all()
+        return [Surveyed(kind, name, int(count), float(seconds)) for kind, name, count, seconds in rows]
 
     def backlog_by_route(self) -> list[RouteBacklog]:
         """What waits for a worker and for nothing else, by the public view; reads all jobs that are ENQUEUED."""

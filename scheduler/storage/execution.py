@@ -53,7 +53,7 @@ HELD = (
     jobs.c.retries,
     jobs.c.lock_key,
 )
-"""The columns of `Job`, in its order."""
+"""The columns of `Job`, in its order, but for those that go by the clock."""
 
 
 CLAIMS = ((False, False), (False, True), (True, False), (True, True))
@@ -90,6 +90,11 @@ class Execution(Gates):
     """The verbs that workers need."""
 
     CLAIMS_IN_ONE_STATEMENT = True
+
+    @cached_property
+    def held_columns(self) -> tuple[ColumnElement[object], ...]:
+        """All that a `Job` has, in its order."""
+        return *HELD, -(jobs.c.due_at - self.now), -(jobs.c.created_at - self.now)
 
     def waiting(self, *columns: ColumnElement[object], limited: bool, paused: bool) -> Select[*tuple[object, ...]]:
         """These columns of the rows that a claim takes, the oldest first; of one limit's rows; of no paused route."""
@@ -316,7 +321,7 @@ class Execution(Gates):
 
     def held(self, owner: bytes, ids: Iterable[bytes]) -> list[Job]:
         """The jobs among these that this server still holds."""
-        statement = select(*HELD).where(
+        statement = select(*self.held_columns).where(
             self.among(jobs.c.id, "ids"),
             jobs.c.owner == bindparam("of_owner"),
             jobs.c.state == state(JobState.PROCESSING),

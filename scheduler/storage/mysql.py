@@ -34,7 +34,7 @@ from sqlalchemy.dialects.mysql import insert
 from scheduler.job import Job
 from scheduler.storage import rows
 from scheduler.storage.errors import StoreUnavailable
-from scheduler.storage.execution import CLAIMS, HELD, kind_of
+from scheduler.storage.execution import CLAIMS, kind_of
 from scheduler.storage.intake import EXISTING, Answer, Placed
 from scheduler.storage.records import Existing, Finish
 from scheduler.storage.schema import LOCK_NAME
@@ -71,7 +71,9 @@ class MySQL(Storage):
         self._insertion = rows.insertion(self.absent(jobs), self.now)
         self._insertion_told = self._insertion.returning(*EXISTING)
         self._oldest = {
-            (limited, paused): self.waiting(*HELD, limited=limited, paused=paused).with_for_update(skip_locked=True)
+            (limited, paused): self.waiting(*self.held_columns, limited=limited, paused=paused).with_for_update(
+                skip_locked=True
+            )
             for limited, paused in CLAIMS
         }
         self._claiming = update(jobs).where(self.among(jobs.c.id, "ids")).values(self.claiming())

@@ -46,7 +46,7 @@ from sqlalchemy.sql.selectable import TableValuedAlias
 from sqlalchemy.types import BigInteger, TypeEngine, UserDefinedType
 
 from scheduler.job import Job, JobState, NewJob
-from scheduler.storage.execution import CLAIMS, HELD, ends, kind_of
+from scheduler.storage.execution import CLAIMS, ends, kind_of
 from scheduler.storage.gates import waiting_lane
 from scheduler.storage.intake import Answer, Placed, first_lane, first_state
 from scheduler.storage.postgresql_arrays import byteas, integers, keys, register, texts
@@ -204,7 +204,7 @@ class PostgreSQL(Storage):
             (limited, paused): update(jobs)
             .where(_picked(self.waiting(jobs.c.id, limited=limited, paused=paused)))
             .values(self.claiming())
-            .returning(jobs.c.due_at, *HELD)
+            .returning(jobs.c.due_at, *self.held_columns)
             for limited, paused in CLAIMS
         }
 

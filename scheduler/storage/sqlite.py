@@ -14,7 +14,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from scheduler.job import Job
 from scheduler.storage import rows
-from scheduler.storage.execution import CLAIMS, HELD, kind_of
+from scheduler.storage.execution import CLAIMS, kind_of
 from scheduler.storage.intake import Answer, Placed
 from scheduler.storage.records import Finish
 from scheduler.storage.storage import Options, Storage
@@ -41,7 +41,7 @@ class SQLite(Storage):
             (limited, paused): update(jobs)
             .where(jobs.c.id.in_(self.waiting(jobs.c.id, limited=limited, paused=paused).order_by(text("rowid"))))
             .values(self.claiming())
-            .returning(jobs.c.due_at, *HELD)
+            .returning(jobs.c.due_at, *self.held_columns)
             for limited, paused in CLAIMS
         }
 

@@ -3,17 +3,22 @@
 import json
 import re
 import subprocess
+from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
 from bridge.config.load import load
+from bridge.config.model import LocalSourceSection
+from bridge.publish import Outgoing
 from bridge.sources import connect
+from bridge.sources.local import publish_local
 from scheduler.storage import StoreUnavailable, open_storage
 from tests.acceptance.test_command import COMMAND, SHOP, Shop
 from tests.servers.processes import wait_until
 from tests.servers.rabbitmq import RabbitMQ
+from tests.servers.server import free_port
 
 CANARY = re.compile("c4n4ry[^ \"']*", re.IGNORECASE)
 ENVIRON = {
@@ -41,7 +46,15 @@ sources:
 {sources}
 routes:
   - {{name: placed, from: local, handler: "shop:place"}}
-pod: {{heartbeat: 2s, grace: 1s}}
+pod: {{heartbeat: 2s, grace: 1s, heartbeat_file: "{folder}/alive"}}
+"""
+BODY = "b0dy-of-a-person"
+BODIES = (f'{{"name": "{BODY}"}}', f'{{"name": "{BODY}", "fail": 1}}', f'"{BODY}"', f"{{{BODY}")
+"""One that is good, one whose job fails, two that can't become jobs."""
+FAILING = """
+def place(order: dict) -> None:
+    if "fail" in order:
+        raise ValueError("no such order")
 """
 AMQP = ("keys", "userinfo", "whole", "file", "clear", "tls", "live")
 KAFKA = ("kafka", "kafka-userinfo", "kafka-tls")
@@ -91,9 +104,17 @@ def test_the_command_shows_none(secretive: Shop) -> None:
 
 
 def test_a_pod_shows_and_keeps_none(secretive: Shop) -> None:
-    """In its log at its loudest, while all brokers refuse it; in its status; in the dead letters."""
-    shop = secretive
-    shop.run("publish", "local", "no JSON", "--correlation-id", "a", environ=ENVIRON)
+    """In its log at its loudest, while all brokers refuse it; in its status; on its pages and in its heartbeat file; in
+    the dead letters. Nor does any of them but the store show what messages hold."""
+    shop, port = secretive, free_port()
+    (shop.folder / "shop.py").write_text(FAILING)
+    with (shop.folder / "bridge.yaml").open("a") as file:
+        file.write(f"http: {{port: {port}}}\n")
+    storage = shop.storage()
+    storage.migrate()
+    messages = [Outgoing(body.encode(), bytes([number])) for number, body in enumerate(BODIES)]
+    publish_local(storage, LocalSourceSection(queue="local"), messages)
+    storage.close()
     log = shop.folder / "pod.log"
     with log.open("wb") as file:
         pod = subprocess.Popen(
@@ -102,9 +123,15 @@ def test_a_pod_shows_and_keeps_none(secretive: Shop) -> None:
     try:
         letters: list[object] = []
         assert wait_until(lambda: bool(letters.extend(listed(shop)) or letters), 40), log.read_text()
-        refused = [f"source {name}: not attached" for name in (*AMQP, *KAFKA)]
-        assert wait_until(lambda: all(one in log.read_text() for one in refused), 40), log.read_text()
-        told = shop.run("servers", "-o", "json", environ=ENVIRON).stdout
+        told = [*(f"source {name}: not attached" for name in (*AMQP, *KAFKA)), "job succeeded", "job failed"]
+        assert wait_until(lambda: all(one in log.read_text() for one in told), 40), log.read_text()
+        listing = shop.run("servers", "-o", "json", environ=ENVIRON).stdout
+        assert wait_until(lambda: 'jobbridge_dead_letters{source="local"} 2.0' in page(port, "metrics"), 20)
+        pages = {name: page(port, name) for name in ("livez", "livez?verbose", "readyz", "readyz?verbose", "metrics")}
+        live, ready = (shop.run("health", how, environ=ENVIRON) for how in ("--live", "--ready"))
+        alive = (shop.folder / "alive").read_text()
+        with shop.storage().engine.connect() as connection:
+            status = str(connection.exec_driver_sql("SELECT status FROM jobbridge_servers").scalar_one())
     finally:
         pod.terminate()
         pod.wait(60)
@@ -114,7 +141,28 @@ def test_a_pod_shows_and_keeps_none(secretive: Shop) -> None:
             for table in ("dead_letters", "servers", "jobs", "job_events")
             for row in connection.exec_driver_sql(f"SELECT * FROM jobbridge_{table}")
         ]
-    assert leaked(log.read_text(), told, json.dumps(letters), *kept) == []
+    shown = [log.read_text(), listing, alive, status, live.stderr, ready.stderr, *pages.values()]
+    assert leaked(json.dumps(letters), *kept, *shown) == []
+    assert BODY in "".join(kept)
+    assert BODY not in "".join(shown)
+    assert (live.returncode, ready.returncode, "source kafka: " in ready.stderr) == (0, 1, True)
+    assert "[+] source local\n[-] source keys: " in pages["readyz?verbose"]
+    assert 'jobbridge_source_up{source="keys"} 0.0' in pages["metrics"]
+    of_server = json.loads(status)
+    assert of_server["handlers"] == ["shop:place"]
+    assert of_server["memory"] > 20_000_000
+    assert abs(of_server["clock_offset"]) < 5
+    assert of_server["sources"]["local"]["counts"] == {"created": 2, "rejected": 2}
+    assert (of_server["sources"]["local"]["attached"], of_server["sources"]["keys"]["attached"]) == (True, False)
+
+
+def page(port: int, name: str) -> str:
+    """Read a page, whatever its status."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", f"/{name}")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    return text
 
 
 def listed(shop: Shop) -> list[object]:

@@ -11,7 +11,21 @@ from sqlalchemy import text
 from scheduler.counts import Counted, Counts, Key
 from scheduler.storage import Storage, open_storage
 from scheduler.storage.counters import MINUTE_US, Point
-from tests.conformance.stores import HOUR, A, B, at_once, claimed, force, job, put, some_jobs, standing_still, success
+from scheduler.storage.recurring import Declaration
+from tests.conformance.stores import (
+    HOUR,
+    A,
+    B,
+    at_once,
+    claimed,
+    force,
+    job,
+    letter,
+    put,
+    some_jobs,
+    standing_still,
+    success,
+)
 
 CREATED = Key("orders", "placed", "created")
 REJECTED = Key("orders", "", "rejected")
@@ -142,3 +156,26 @@ def test_a_clock_that_goes_back_takes_nothing_away() -> None:
     assert counts.unwritten(9) == [Counted(10, *CREATED, 6)]
     counts.add({CREATED: 2})
     assert counts.unwritten(11) == [Counted(10, *CREATED, 6), Counted(11, *CREATED, 2)]
+
+
+def test_a_survey_is_of_all_that_has_not_ended(storage: Storage) -> None:
+    """Jobs by state, what waits by route, dead letters by source, the last tick of each recurring job."""
+    assert storage.survey() == []
+    held = claimed(storage, 3)
+    storage.finish([success(held[0])])
+    put(storage, [*some_jobs(2, "waits", route="a"), job("later", delay_us=HOUR)])
+    storage.insert_dead_letters([letter("one"), letter("two"), letter("three", source="t")])
+    storage.declare_recurring([Declaration(name, "{}", bytes(16)) for name in "xy"], lambda *_: None)
+    with storage.engine.connect() as connection:
+        connection.execute(text("UPDATE jobbridge_recurring SET last_at = 1500000 WHERE name = 'x'"))
+    found = {(one.kind, one.name): (one.number, one.seconds) for one in storage.survey()}
+    number, seconds = found.pop(("backlog", "a"))
+    assert (number, 0 <= seconds < 10) == (2, True)
+    assert found == {
+        ("jobs", "PROCESSING"): (2, 0),
+        ("jobs", "ENQUEUED"): (2, 0),
+        ("jobs", "SCHEDULED"): (1, 0),
+        ("dead_letters", "s"): (2, 0),
+        ("dead_letters", "t"): (1, 0),
+        ("recurring", "x"): (1, 1.5),
+    }

@@ -38,6 +38,8 @@ def main() -> int:
     options.add_argument("--delivery", choices=["shared", "every-pod"], default="shared")
     options.add_argument("--pods", type=int, default=3)
     options.add_argument("--only", default="", help="comma-separated faults: " + ", ".join(KINDS))
+    options.add_argument("--every", type=float, help="seconds from the end of a fault to the next")
+    options.add_argument("--pretenders", type=int, default=0, help="so many pods believe that they lead, always")
     given = options.parse_args()
     plan = Plan(
         minutes=given.minutes,
@@ -48,6 +50,8 @@ def main() -> int:
         pods=given.pods,
         rate=given.rate,
         only=tuple(filter(None, given.only.split(","))),
+        pretenders=given.pretenders,
+        gap=(given.every, given.every) if given.every else Plan.gap,
     )
     directory = RunDirectory()
     try:

@@ -14,11 +14,14 @@ from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from uuid import UUID
 
 from tests.faults.history import FOREVER, EventRow, History, Hit, JobRow, Note, Reading, Rows
 from tests.faults.observer import body_digest
 from tests.faults.terms import (
+    BOOKED,
     CONCURRENCY,
+    ECHOES,
     LIMITED,
     LOCKED,
     PULSE_BODY,
@@ -112,6 +115,7 @@ class Checker:
     def verdict(self) -> Verdict:
         """Look at everything."""
         self._messages()
+        self._bodies()
         self._letters()
         self._doubles()
         self._ticks()
@@ -121,6 +125,7 @@ class Checker:
             self._again(row)
         self._limit()
         self._locks()
+        self._commits()
         self._trust()
         self._rescues()
         self._drain()
@@ -140,6 +145,8 @@ class Checker:
             reasons.append("no message was confirmed")
         if not self._recurring:
             reasons.append("no tick made a job")
+        if not self._rows.effects:
+            reasons.append("no handler's transaction was committed")
         if not landed:
             reasons.append("no fault landed")
         if not self._rows.drained:
@@ -161,8 +168,9 @@ class Checker:
             "ticks": len(self._recurring),
             "limited_at_once": self._most,
             "waited_for_lock": self._waited,
+            "transactions": len(self._rows.effects),
             "recovered": sum(
-                all(row.namespace != RECURRING for row in rows) and identity not in confirmed_ids
+                all(row.namespace not in (RECURRING, ECHOES) for row in rows) and identity not in confirmed_ids
                 for identity, rows in self._by_id.items()
             ),
             "reexecuted": self._reexecuted,
@@ -172,7 +180,7 @@ class Checker:
     # Messages and rows
 
     def _messages(self) -> None:
-        """Lost (I1), unexpected (I3)."""
+        """Lost (I1)."""
         letters = set(self._rows.letters)
         for one in self._history.attempts:
             if not self._rows.drained or one.number not in self._history.confirmed:
@@ -181,6 +189,9 @@ class Checker:
                 self._say("lost", "I1", f"{one.id} was confirmed, and there is no job and no dead letter")
             elif not one.good and one.digest not in letters:
                 self._say("lost", "I1", f"poison {one.number} ({one.digest}) was confirmed and is no dead letter")
+
+    def _bodies(self) -> None:
+        """Unexpected (I3)."""
         bodies: dict[tuple[str, str], set[str]] = defaultdict(set)
         for one in self._history.attempts:
             if one.good:
@@ -189,6 +200,8 @@ class Checker:
             if row.namespace == RECURRING:
                 if tick_of(row) is None or row.digest != body_digest(PULSE_BODY):
                     self._say("unexpected", "I3", f"{row.id} with the body {row.digest} is no tick's job")
+            elif row.namespace == ECHOES:
+                continue  # `_commits` knows them
             elif (row.namespace, row.id) not in bodies:
                 self._say("unexpected", "I3", f"nobody published {row.id} for {row.namespace}")
             elif row.digest not in bodies[row.namespace, row.id]:
@@ -309,6 +322,8 @@ class Checker:
     def _handed_back(self, start: Note, notes: Sequence[Note]) -> bool:
         if any(hit.how == "ended" for hit in self._hits[start.pid]):
             return True
+        if any(row.namespace == BOOKED for row in self._by_id[start.id]):
+            return True  # its transaction failed, and left nothing: `_commits` knows
         told = [n for n in notes if n.what == "cancelled" and n.version == start.version]
         return any(self._may_be_told(one) for one in told)
 
@@ -384,6 +399,24 @@ class Checker:
             ]
             until = min(ends, default=FOREVER)
             yield note, Span(note.at, until, f"{row.id} version {note.version} on pod {note.pid}")
+
+    def _commits(self) -> None:
+        """What a handler wrote and sent in the transaction of its job's success is there once if the job succeeded, and
+        else not at all."""
+        written = Counter(self._rows.effects)
+        echoed = Counter(row.id for row in self._rows.jobs if row.namespace == ECHOES)
+        for row in self._rows.jobs:
+            if row.namespace != BOOKED:
+                continue
+            expected = int(row.state == "SUCCEEDED")
+            if (number := written.pop(row.key, 0)) != expected:
+                self._say("rows of a handler", "one commit", f"{row.id} is {row.state} and has {number} rows")
+            if (number := echoed.pop(str(UUID(row.key)), 0)) != expected and self._rows.drained:
+                self._say("messages of a handler", "outbox", f"{row.id} is {row.state} and has {number} jobs")
+        for key in written:
+            self._say("rows of a handler", "one commit", f"no job {key} could write the row of it")
+        for identity in echoed:
+            self._say("messages of a handler", "outbox", f"no job could send {identity}")
 
     # Trust and rescue
 

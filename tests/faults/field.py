@@ -25,7 +25,7 @@ from tests.faults.observer import Observer, all_rows, engine_of
 from tests.faults.pods import Slot, Stalls, Supervisor, behind
 from tests.faults.proxy import Proxy
 from tests.faults.publisher import TOO_LARGE, Amqp, KafkaWire, Local, Publisher, Traffic, Wire
-from tests.faults.terms import CONCURRENCY, KEY, LIMITED, LOCKED, PULSE, ROUTE, TASKS
+from tests.faults.terms import BOOKED, CONCURRENCY, ECHOES, KEY, LIMITED, LOCKED, PULSE, ROUTE, TASKS, effects
 from tests.servers.kafka import Kafka
 from tests.servers.mariadb import MariaDB
 from tests.servers.postgresql import PostgreSQL
@@ -36,16 +36,20 @@ from tests.servers.server import Server, free_port
 HEARTBEAT = 2.0
 GRACE = 8.0
 QUEUE = "faults"
+ECHO_QUEUE = "faults.echoes"
 CONFIGURATION = """\
 store: "${{STORE_URL}}"
 brokers: {brokers}
 sources:
   tasks: {{{source}, max_message_bytes: {limit}}}
+  {echoes}: {{{echo_source}}}
 defaults: {{retries: 3, backoff: {{base: 200ms, factor: 2, max: 2s}}}}
 routes:
   - {{name: {limited}, from: tasks, when: {{"header:{route}": {limited}}}, concurrency: {concurrency}, {handler}}}
   - {{name: {locked}, from: tasks, when: {{"header:{route}": {locked}}}, lock: "header:{key}", {handler}}}
+  - {{name: {booked}, from: tasks, when: {{"header:{route}": {booked}}}, handler: "tests.faults.handlers:book"}}
   - {{name: {tasks}, from: tasks, {handler}}}
+  - {{name: {echoes}, from: {echoes}, {handler}}}
 recurring:
   {pulse}: {{every: 1s, overlap: allow, misfire: all, handler: "tests.faults.handlers:pulse"}}
 pod: {{heartbeat: {heartbeat:g}s, workers: 8, grace: {grace:g}s, name: "${{POD_NAME}}"}}
@@ -60,6 +64,11 @@ SOURCES = {
         "every-pod": f"broker: bus, topic: {QUEUE}, group: {QUEUE}, partitions: 6, delivery: every-pod",
     },
     "local": {"shared": f"queue: {QUEUE}"},
+}
+ECHO_SOURCES = {
+    "rabbitmq": f"broker: bus, queue: {ECHO_QUEUE}",
+    "kafka": f"broker: bus, topic: {ECHO_QUEUE}, group: {ECHO_QUEUE}, partitions: 6",
+    "local": f"queue: {ECHO_QUEUE}",
 }
 UNCARRIED = {"rabbitmq": (), "kafka": ("headers",), "local": ("headers", "encoding")}
 """Kinds of poison that a broker does not pass on."""
@@ -82,6 +91,7 @@ class Field:
         pods: int,
         seed: int,
         rate: float,
+        pretenders: int = 0,
     ) -> None:
         self.store_kind, self.broker_kind = store, broker
         self.folder = folder
@@ -108,6 +118,7 @@ class Field:
                     to_store=to_store,
                     broker_url=broker_url,
                     to_broker=to_broker,
+                    module="tests.faults.pretender" if number >= pods - pretenders else "bridge.cli.main",
                 )
             )
             self._stack.callback(self.slots[-1].close)
@@ -120,6 +131,7 @@ class Field:
         self.supervisor = Supervisor(self.slots)
         self.stalls = Stalls(self._observer_journal)
         self.engine = engine_of(self.store_url)
+        effects.create(self.engine)
         self._stack.callback(self.engine.dispose)
 
     def _open_store(self, run_directory: Path) -> PostgreSQL | MariaDB | None:
@@ -161,11 +173,14 @@ class Field:
         text = CONFIGURATION.format(
             brokers='{bus: "${BROKER_URL}"}' if self.broker is not None else "{}",
             source=SOURCES[self.broker_kind][delivery],
+            echo_source=ECHO_SOURCES[self.broker_kind],
             limit=f"{TOO_LARGE // 1024}KiB",
             route=ROUTE,
             tasks=TASKS,
             limited=LIMITED,
             locked=LOCKED,
+            booked=BOOKED,
+            echoes=ECHOES,
             key=KEY,
             concurrency=CONCURRENCY,
             handler='handler: "tests.faults.handlers:work"',
@@ -269,12 +284,12 @@ class Field:
                     found[f"unacknowledged in {name}"] = depth.unacked
                     found |= _exactly(self.broker.url, name)
             elif isinstance(self.broker, Kafka):
-                found["records of lag"] = lag(self.broker, QUEUE, QUEUE)
-            else:
-                with self.engine.connect() as connection:
-                    found["local messages"] = connection.execute(
-                        select(func.count()).select_from(messages)
-                    ).scalar_one()
+                for topic in (QUEUE, ECHO_QUEUE):
+                    found[f"records of lag in {topic}"] = lag(self.broker, topic, topic)
+            with self.engine.connect() as connection:
+                found["messages in the store"] = connection.execute(
+                    select(func.count()).select_from(messages)
+                ).scalar_one()
         except (
             RuntimeError,
             SQLAlchemyError,

@@ -8,8 +8,9 @@ import time
 
 from pydantic import BaseModel
 
-from scheduler import JobContext
+from scheduler import JobContext, job
 from tests.faults.history import HANDLERS, now
+from tests.faults.terms import ECHOES, effects
 
 
 class Task(BaseModel):
@@ -66,6 +67,20 @@ def pulse(context: JobContext) -> None:
     """A tick's job."""
     note("start", context)
     _sleep(0.02, context)
+    note("end", context)
+
+
+@job(name="faults.book", transactional=True)
+def book(task: Task, context: JobContext) -> None:
+    """Write a row and send a message, both with the job's success."""
+    note("start", context)
+    row = effects.insert().values(job=context.job.id.bytes, version=context.job.version)
+    context.connection.execute(row)
+    context.publish(ECHOES, {"n": task.n})
+    _sleep(task.sleep, context)
+    if task.act == "raise" or (task.act == "raise-once" and context.job.attempt == 1):
+        note("raise", context)
+        raise RuntimeError("as asked")
     note("end", context)
 
 

@@ -170,6 +170,8 @@ class Rows:
     events: list[EventRow] = field(default_factory=list)
     letters: list[str] = field(default_factory=list)
     """The digest of each dead letter's whole body."""
+    effects: list[str] = field(default_factory=list)
+    """The job, hexadecimal, of each row that a handler wrote in the transaction of its job's success."""
     drained: bool = False
     """The bounded wait at the end came to its end."""
     left: dict[str, int] = field(default_factory=dict)

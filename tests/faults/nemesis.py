@@ -159,6 +159,7 @@ def _start(slot: Slot) -> None:
 
 def _freeze(act: Act, shortest: float, longest: float) -> None:
     slot = act.victim()
+    _may_hold_the_file(act)
     with slot.lock:  # nobody starts, ends or replaces it meanwhile
         act.landed = bool(slot.pid)
         act.hit(slot.pid, "frozen")
@@ -166,6 +167,12 @@ def _freeze(act: Act, shortest: float, longest: float) -> None:
         act.cleanup.callback(slot.signal, signal.SIGCONT)
         act.wait(shortest, longest)
         slot.signal(signal.SIGCONT)
+
+
+def _may_hold_the_file(act: Act) -> None:
+    """A pod that stands still in a transaction of a handler keeps SQLite's one write lock."""
+    if act.field.store_kind == "sqlite":
+        act.disturbs_store()
 
 
 @fault("freeze-pod", "F5", "pod")
@@ -233,6 +240,7 @@ def handler_exits(act: Act) -> None:
 def handler_holds(act: Act) -> None:
     """A call into C that lets no other thread of its pod run, past the timeout."""
     seconds = act.dice.uniform(4.0, 1.5 * TIMEOUT)
+    _may_hold_the_file(act)
     act.field.publisher.inject(act.field.traffic.task(act="hold-once", sleep=seconds))
     act.wait(seconds, seconds + 3)
 

@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from scheduler.storage.gates import LOCKED
 from scheduler.storage.tables import dead_letters, job_events, jobs, servers
 from tests.faults.history import EventRow, JobRow, Journal, Rows, now
+from tests.faults.terms import effects
 
 
 def engine_of(url: str) -> Engine:
@@ -122,6 +123,7 @@ def all_rows(url: str) -> Rows:
                 )
             for digest in connection.execute(select(dead_letters.c.digest)).scalars():
                 rows.letters.append(digest.hex())
+            rows.effects = [job.hex() for job in connection.execute(select(effects.c.job)).scalars()]
     finally:
         engine.dispose()
     return rows

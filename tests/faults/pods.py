@@ -35,11 +35,13 @@ class Slot:
         to_store: Proxy | None,
         broker_url: str,
         to_broker: Proxy | None,
+        module: str = "bridge.cli.main",
     ) -> None:
         self.name = name
         self.lock = threading.RLock()
         self.clock_offset = 0.0
         self._folder = folder
+        self._module = module
         self._journal = journal
         self._process: subprocess.Popen[bytes] | None = None
         self.to_store, self.to_broker = to_store, to_broker
@@ -61,7 +63,7 @@ class Slot:
                 "FAULTS_CLOCK_OFFSET": str(self.clock_offset),
             }
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "bridge.cli.main", "run", "--log-format", "text"],
+                [sys.executable, "-m", self._module, "run", "--log-format", "text"],
                 cwd=self._folder,
                 env=os.environ | self._urls | own,
                 stdin=subprocess.DEVNULL,

@@ -24,7 +24,7 @@ from scheduler.job import preview
 from scheduler.storage import Storage, StoreUnavailable
 from tests.faults.history import Journal
 from tests.faults.observer import body_digest
-from tests.faults.terms import KEY, KEYS, LIMITED, LOCKED, ROUTE, TASKS
+from tests.faults.terms import BOOKED, KEY, KEYS, LIMITED, LOCKED, ROUTE, TASKS
 from tests.integration import amqp_wire
 
 TOO_LARGE = 512 * 1024
@@ -63,7 +63,7 @@ class Message:
 
 class Traffic:
     """An endless mix of messages, decided by a seed: duplicates, poison, giants, handlers that raise, a tenth that goes
-    the limited route, another the locked one, and plain ones.
+    the limited route, others the locked and the booked one, and plain ones.
 
     :param giant: bytes of the largest giant.
     :param without: kinds of poison that the broker can't carry.
@@ -127,6 +127,9 @@ class Traffic:
         if draw < 0.45:
             act = "raise-once" if dice.random() < 0.25 else ""
             return self.task(act=act, sleep=dice.uniform(0.02, 0.15), route=LOCKED, key=dice.choice(KEYS))
+        if draw < 0.49:
+            act = dice.choice(["raise", "raise-once", "raise-once"]) if dice.random() < 0.1 else ""
+            return self.task(act=act, sleep=dice.uniform(0.0, 0.05), route=BOOKED)
         return self.task(sleep=dice.uniform(0.02, 0.2) if draw > 0.85 else 0.0)
 
     def _keep(self, message: Message) -> Message:

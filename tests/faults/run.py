@@ -32,6 +32,8 @@ class Plan:
     store: str = "postgres"
     delivery: str = "shared"
     pods: int = 3
+    pretenders: int = 0
+    """So many of the pods believe that they lead, beside the one that does."""
     rate: float = 100.0
     gap: tuple[float, float] = (1.0, 5.0)
     """Seconds from the end of a fault to the beginning of the next. Servers have three times as long, unless faults
@@ -63,6 +65,7 @@ def run(plan: Plan, run_directory: Path, kept: Path, meanwhile: Meanwhile = lamb
         pods=plan.pods,
         seed=plan.seed,
         rate=plan.rate,
+        pretenders=plan.pretenders,
     )
     try:
         field.start()
@@ -116,6 +119,7 @@ def _result(plan: Plan, verdict: Verdict, at: str, started: float, errors: list[
         "store": plan.store,
         "delivery": plan.delivery,
         "pods": plan.pods,
+        "pretenders": plan.pretenders,
         "minutes": round(plan.minutes, 3),
         "rate": plan.rate,
         "machine": machine(),

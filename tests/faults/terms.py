@@ -5,9 +5,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from sqlalchemy import BigInteger, Column, LargeBinary, MetaData, Table
+
 from tests.faults.history import JobRow
 
-TASKS, LIMITED, LOCKED = "tasks", "limited", "locked"
+TASKS, LIMITED, LOCKED, BOOKED, ECHOES = "tasks", "limited", "locked", "booked", "echoes"
 """Routes, and the namespaces of their jobs."""
 ROUTE = "route"
 """The header that says which, where it is not the main one."""
@@ -15,6 +17,9 @@ CONCURRENCY = 3
 KEY = "key"
 """The header whose value is the lock of a message of the locked route."""
 KEYS = tuple("abcdefgh")
+
+effects = Table("fault_effects", MetaData(), Column("job", LargeBinary(16)), Column("version", BigInteger))
+"""What handlers of the booked route write, in the transaction of their job's success. Each also sends an echo."""
 
 PULSE = "pulse"
 """A recurring job whose ticks are the whole seconds; none may be passed over."""

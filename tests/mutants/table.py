@@ -479,6 +479,14 @@ MUTANTS = [
         "        self._twice = twice\n",
         "tests/unit/test_cron.py::test_both_changes_of_the_clock",
     ),
+    Mutant(
+        "trust asked before the transaction alone",
+        "I10",
+        "scheduler/worker.py",
+        "                if not self.membership.trusts(run.registration):  # it waited",
+        "                if False:  # it waited",
+        "tests/unit/test_transactions.py::test_one_that_waited_for_its_transaction_past_the_end_of_trust_does_not_start",
+    ),
 ]
 
 QUICK = ("Kafka: offset told when handed out", "a late round keeps its watch", "trust without end")

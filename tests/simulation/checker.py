@@ -112,9 +112,15 @@ class Checker:
         if job.owner not in pod.registrations:
             self.violated("I7", f"{pod.label} started {_name(job.key)}, which another claimed")
         self.terms.started(pod, run)
+        self.called(pod, run)
+
+    def called(self, pod: SimPod, run: Run) -> None:
+        """A handler's own code begins: of a transactional one that is once its transaction is open."""
         until = pod.beats[-1] + (TIMEOUT_INTERVALS - 0.5) * pod.interval
         if self.world.now > until:
-            self.violated("I10", f"{pod.label} started {_name(job.key)} {self.world.now - until:.3f} s after its trust")
+            self.violated(
+                "I10", f"{pod.label} started {_name(run.job.key)} {self.world.now - until:.3f} s after its trust"
+            )
 
     def ended(self, pod: SimPod, run: Run, error: BaseException | None) -> None:
         """A handler ended, and its pod took note."""

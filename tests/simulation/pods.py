@@ -255,6 +255,7 @@ class SimPod:
 
     def _write(self, run: Run, plan: Plan, *, failing: bool) -> None:
         """What a transactional handler does."""
+        self.world.checker.called(self, run)
         assert run.context is not None
         plan.broken += 1
         run.context.connection.execute(EFFECT, {"job": run.job.key, "version": run.job.version})

@@ -105,5 +105,5 @@ def test_a_pod_is_ready_though_a_source_is_paused(storage: Storage, sqlite_url: 
     pod = Pod(load(file), open_sources=lambda _, __: [source, other])
     assert pod._await_store()
     assert source.paused == "paused by ann"
-    assert "source other" in pod.unready()
-    assert "source one" not in pod.unready()
+    assert pod.unready()["source other"]
+    assert not pod.unready()["source one"]

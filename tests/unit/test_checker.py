@@ -4,6 +4,7 @@ nothing."""
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -24,10 +25,12 @@ from tests.faults.history import (
     read,
 )
 from tests.faults.observer import body_digest
-from tests.faults.terms import LIMITED, LOCKED, PULSE_BODY, RECURRING
+from tests.faults.terms import BOOKED, ECHOES, LIMITED, LOCKED, PULSE_BODY, RECURRING
 
 HEARTBEAT = 2.0
 TICKS = range(10, 30)
+ECHO = UUID("cc" * 16)
+"""Of the job that wrote and sent."""
 A, B = "aa" * 16, "bb" * 16
 """Two servers, of the pods 1 and 2."""
 
@@ -51,15 +54,15 @@ def tick(second: int, version: int = 2, **more: object) -> JobRow:
 
 
 class Run:
-    """A run in which all went well: four jobs, a poison, a tick's job each second, a pod that was killed at 20 and its
-    job run again."""
+    """A run in which all went well: five jobs, one of which wrote and sent with its success, a poison, a tick's job
+    each second, a pod that was killed at 20 and its job run again."""
 
     def __init__(self) -> None:
         names = ["one", "two", "again", "retried"]
         self.history = History(
             attempts=[Attempt(number, name, f"body-{name}", True) for number, name in enumerate(names)]
-            + [Attempt(10, "poison", "body-poison", False)],
-            confirmed={0, 1, 2, 3, 10},
+            + [Attempt(9, "booked", "body-booked", True, route=BOOKED), Attempt(10, "poison", "body-poison", False)],
+            confirmed={0, 1, 2, 3, 9, 10},
             notes=[
                 note("start", "one", 1, 10.0),
                 note("end", "one", 1, 10.1),
@@ -72,6 +75,10 @@ class Run:
                 note("raise", "retried", 1, 12.1, B),
                 note("start", "retried", 4, 13.0, B),
                 note("end", "retried", 4, 13.1, B),
+                note("start", "booked", 1, 13.0, B),
+                note("end", "booked", 1, 13.1, B),
+                note("start", str(ECHO), 1, 13.2, B),
+                note("end", str(ECHO), 1, 13.3, B),
             ],
             faults=[Fault(1, "kill-pod", True, 20.0, 22.0, False)],
             hits=[Hit(1, "dead", 20.0)],
@@ -83,12 +90,15 @@ class Run:
                 row("two", 3, owner=B),
                 row("again", 4, owner=B, rescues=1),
                 row("retried", 5, owner=B, attempts=1),
+                row("booked", 2, owner=B, namespace=BOOKED, key=ECHO.hex),
+                row(str(ECHO), 2, owner=B, namespace=ECHOES),
             ],
             events=[
                 EventRow("key-again", "RESCUED", 1, A, 28.5),
                 EventRow("key-retried", "FAILED", 1, B, 12.1),
             ],
             letters=["body-poison"],
+            effects=[ECHO.hex],
             drained=True,
         )
         self._tick()
@@ -154,14 +164,15 @@ def test_a_good_run_passes(run: Run) -> None:
     assert verdict.worst_rescue_s == 8.5
     assert verdict.faults == {"kill-pod": 1}
     assert verdict.counts == {
-        "messages": 5,
-        "confirmed": 5,
-        "jobs": 24,
+        "messages": 6,
+        "confirmed": 6,
+        "jobs": 26,
         "dead_letters": 1,
-        "starts": 26,
+        "starts": 28,
         "ticks": 20,
         "limited_at_once": 0,
         "waited_for_lock": 0,
+        "transactions": 1,
         "recovered": 0,
         "reexecuted": 2,
         "rescued": 1,
@@ -368,6 +379,30 @@ def _another_route(run: Run) -> None:
     run.change("one", namespace=LIMITED)
 
 
+def _row_lost(run: Run) -> None:
+    run.rows.effects = ["99" * 16]
+
+
+def _rows_doubled(run: Run) -> None:
+    run.rows.effects *= 2
+
+
+def _row_of_a_failure(run: Run) -> None:
+    run.history.notes += [note("raise", "booked", 1, 13.1, B)]
+    run.rows.events.append(EventRow(ECHO.hex, "FAILED", 1, B, 13.1))
+    run.change("booked", state="FAILED", attempts=1)
+    run.rows.jobs.pop(5)
+
+
+def _echo_lost(run: Run) -> None:
+    run.rows.jobs.pop(5)
+
+
+def _echo_of_nobody(run: Run) -> None:
+    run.history.notes += [note("start", "nobody", 1, 13.2, B), note("end", "nobody", 1, 13.3, B)]
+    run.rows.jobs.append(row("nobody", 2, namespace=ECHOES))
+
+
 def _crashed(run: Run) -> None:
     run.history.crashes.append(Crash(1, "-15"))
 
@@ -414,6 +449,11 @@ def _crashed(run: Run) -> None:
         (_lost_its_lock_to_a_retry, "not kept"),
         (_overtaken, "overtaken"),
         (_another_route, "unexpected"),
+        (_row_lost, "rows of a handler"),
+        (_rows_doubled, "rows of a handler"),
+        (_row_of_a_failure, "rows of a handler"),
+        (_echo_lost, "messages of a handler"),
+        (_echo_of_nobody, "messages of a handler"),
         (_crashed, "crashed"),
     ],
 )
@@ -580,13 +620,19 @@ def _no_ticks(run: Run) -> None:
     run.rows.jobs = [one for one in run.rows.jobs if one.namespace != RECURRING]
 
 
+def _no_transactions(run: Run) -> None:
+    run.rows.effects.clear()
+    run.rows.jobs = [one for one in run.rows.jobs if one.namespace not in (BOOKED, ECHOES)]
+    run.history.attempts = [one for one in run.history.attempts if one.route != BOOKED]
+
+
 def _not_drained(run: Run) -> None:
     run.rows.drained = False
     run.rows.left["ready in faults"] = 5
     run.rows.jobs.pop(0)  # still in the queue, perhaps: not lost
 
 
-@pytest.mark.parametrize("spoil", [_nothing_confirmed, _no_fault, _no_ticks, _not_drained])
+@pytest.mark.parametrize("spoil", [_nothing_confirmed, _no_fault, _no_ticks, _no_transactions, _not_drained])
 def test_a_run_that_proves_nothing_is_no_pass(spoil: Callable[[Run], None], run: Run) -> None:
     spoil(run)
     verdict = run.verdict()

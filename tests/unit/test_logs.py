@@ -46,6 +46,7 @@ def test_a_pipe_gets_one_json_object_a_line() -> None:
     assert line == {
         "level": "WARNING",
         "logger": "jobbridge.worker",
+        "event": "failed",
         "message": "failed: x\x1b[31m\ny",
         "job": "4711",
         "route": "a b",
@@ -93,3 +94,28 @@ def test_verbosity_is_of_our_own_lines(verbosity: int, expected: str) -> None:
     for letter, level in (("i", logging.INFO), ("w", logging.WARNING), ("e", logging.ERROR)):
         logging.getLogger("scheduler").log(level, letter)
     assert "".join(line[-1] for line in stream.getvalue().splitlines()) == expected
+
+
+@pytest.mark.parametrize(
+    ("template", "event"),
+    [
+        ("job failed, next try in %.1f s: %s", "job-failed"),
+        ("source %s: not attached: %s", "source-not-attached"),
+        ("registered as server %d", "registered-as-server"),
+        ("the store answers again, after %.1f s", "the-store-answers-again"),
+    ],
+)
+def test_an_event_is_what_all_lines_of_a_kind_share(template: str, event: str) -> None:
+    assert logs.event_of(template) == event
+
+
+def test_a_line_names_its_server_and_a_handlers_own_is_no_event() -> None:
+    """A handler's text may be put together from anything."""
+    stream = io.StringIO()
+    logs.configure("json", stream=stream)
+    logging.getLogger("jobbridge.handler").info("order of secret person")
+    logs.identify(7)
+    logging.getLogger("jobbridge.pod").info("stopped")
+    handlers, ours = map(json.loads, stream.getvalue().splitlines())
+    assert ("event" in handlers, "server" in handlers) == (False, False)
+    assert (ours["event"], ours["server"]) == ("stopped", 7)

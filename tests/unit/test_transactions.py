@@ -1,11 +1,12 @@
 """Handlers whose writes and whose jobs' success are one commit, messages and logs that go with it, and filters."""
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from random import Random
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from scheduler import Asked, Backoff, JobContext, Scheduler, on
 from scheduler.filters import EVENTS, Filters
@@ -40,12 +41,13 @@ class One:
 
     def __init__(self, storage: Storage, handle: Callable[..., object], filters: Filters | None = None) -> None:
         self.storage = storage
+        self.clock = Clock()
         self.server = Server(
             storage,
             storage,
             HandlerRegistry([describe(handle, "h")]),
             Policies(PolicyOverride(), {}),
-            monotonic=Clock(),
+            monotonic=self.clock,
             filters=filters,
             destinations={"answers": f"{PREFIX}answers", "demo": "demo"},
         )
@@ -71,6 +73,29 @@ def test_what_a_handler_writes_is_committed_with_its_success(storage: Storage) -
     one = One(storage, handle)
     assert (one.run(), ledger(storage)) == ("SUCCEEDED", ["mine"])
     assert len(one.server.worker.inflight) == 0
+
+
+def test_one_that_waited_for_its_transaction_past_the_end_of_trust_does_not_start(storage: Storage) -> None:
+    """It is given back, and no failure."""
+    started: list[str] = []
+
+    @job(transactional=True)
+    def handle(context: JobContext) -> None:
+        started.append("handler")
+
+    one = One(storage, handle)
+    finishing = storage.finishing
+
+    @contextlib.contextmanager
+    def slow(timeout: float) -> Iterator[Connection]:
+        with finishing(timeout) as connection:
+            one.clock.time += timeout - 0.4 * timeout / 4
+            yield connection
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "finishing", slow)
+        assert (one.run(), started) == ("ENQUEUED", [])
+    assert row(storage, test_worker.job("a").id)["attempts"] == 0
 
 
 def test_what_a_failed_handler_wrote_is_gone(storage: Storage, sqlite_url: str) -> None:
