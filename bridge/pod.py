@@ -160,16 +160,19 @@ class Pod:
             health = Health(self.unhealthy, self.unready, Metrics(watched).page)
             more: list[BaseRoute] = []
             if http.dashboard:
-                from bridge.dashboard import THREADS, Dashboard  # its template engine as well
-
-                own_store = self._open_store(self._configuration, THREADS)
-                dashboard = Dashboard(self._configuration, own_store, self._of_source)
+                dashboard = self._dashboard()
                 served.append(dashboard)
                 more.append(Mount("/", dashboard))
             served.append(HttpServer(application(health, *more), http.bind, http.port))
         if file is not None:
             served.append(Pulse(Path(file), self.unhealthy, self.unready))
         return served
+
+    def _dashboard(self) -> "Dashboard":
+        from bridge.dashboard import THREADS, Dashboard  # its template engine costs memory as well
+
+        own_store = self._open_store(self._configuration, THREADS)
+        return Dashboard(self._configuration, own_store, self._of_source)
 
     def _await_store(self) -> bool:
         """Wait until the store is there with its schema; False: a signal came first."""
