@@ -4,6 +4,6 @@
 it under a path. Pages need no JavaScript; with it they stay fresh by themselves.
 """
 
-from bridge.dashboard.application import THREADS, Dashboard, application
+from bridge.dashboard.serving import THREADS, Dashboard, application
 
 __all__ = ["THREADS", "Dashboard", "application"]

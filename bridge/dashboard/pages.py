@@ -40,8 +40,9 @@ class Pages:
             "pod": configuration.pod.name,
         }
 
-    def render(self, name: str, facts: Mapping[str, object], request: Request) -> str:
-        """A page, for a request below whatever the program is mounted under."""
+    def render(self, name: str, facts: Mapping[str, object], request: Request) -> bytes:
+        """A page, for a request below whatever the program is mounted under. Bytes of a message that are no UTF-8 are
+        shown by their numbers."""
         root = request.scope.get("root_path", "")
         visitor = request.scope.get(VISITOR)
 
@@ -57,7 +58,7 @@ class Pages:
             "may_act": isinstance(visitor, Visitor) and visitor.may_act,
             "page": name,
         }
-        return template.render({**facts, **more})
+        return template.render({**facts, **more}).encode("utf-8", "backslashreplace")
 
 
 def when(value: object) -> Markup:

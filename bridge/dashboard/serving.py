@@ -5,6 +5,7 @@ jobs and messages need is not touched.
 """
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -88,7 +89,7 @@ class Dashboard:
 
     async def _facts(self, view: View, request: Request) -> Response:
         given = await asked(request)
-        return await self._work(lambda: JSONResponse(jsonable(view.facts(self._views, given))))
+        return await self._work(lambda: _json(jsonable(view.facts(self._views, given))))
 
     async def _form(self, act: Act, request: Request) -> Response:
         given = await asked(request)
@@ -116,10 +117,10 @@ class Dashboard:
     async def _stream(self, request: Request) -> Response:
         window = window_of(await asked(request))
 
-        async def events() -> AsyncIterator[str]:
+        async def events() -> AsyncIterator[bytes]:
             async for facts in self._live.news(window):
                 page = await self._work(partial(self._pages.render, "live", facts, request))
-                yield "".join(f"data: {line}\n" for line in page.splitlines()) + "\n"
+                yield b"".join(b"data: " + line + b"\n" for line in page.splitlines()) + b"\n"
 
         return StreamingResponse(events(), media_type="text/event-stream")
 
@@ -139,6 +140,11 @@ class Dashboard:
         if request.scope["path"].startswith(f"{root}/api/"):
             return JSONResponse({"result": "ERROR", "detail": why}, status)
         return HTMLResponse(self._pages.render("error", {"status": status, "why": why}, request), status)
+
+
+def _json(facts: object) -> Response:
+    # In ASCII: what is no UTF-8 stands in facts as lone surrogates, which only escapes can carry.
+    return Response(json.dumps(facts), media_type="application/json")
 
 
 def application(configuration: Configuration) -> Dashboard:
