@@ -11,8 +11,10 @@ from starlette.requests import Request
 
 from bridge.config.model import Configuration
 from bridge.dashboard.gate import VISITOR, Visitor
+from bridge.dashboard.overview import COUNTED
 from bridge.shown import moment, presentable
 from scheduler.job import JobState
+from scheduler.storage.pages import LOOKED
 
 SAID = {
     "DONE": "Done.",
@@ -38,6 +40,8 @@ class Pages:
         self._environment.globals |= {
             "states": [state.value for state in JobState],
             "pod": configuration.pod.name,
+            "looked": LOOKED,
+            "counted": COUNTED,
         }
 
     def render(self, name: str, facts: Mapping[str, object], request: Request) -> bytes:

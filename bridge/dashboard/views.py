@@ -28,7 +28,7 @@ from scheduler.storage import Storage
 from scheduler.storage.acts import VERBS
 from scheduler.storage.operators import keys_of
 
-SWEPT = 100_000
+SWEPT = 10_000
 """How far an act on all that match counts."""
 SWEEPABLE = {
     "requeue": (JobState.FAILED, JobState.DELETED),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from uuid import UUID
 
 import pytest
 
+from scheduler.counts import Counted
 from scheduler.job import JobState
 from tests.browser.chromium import Browser, Page, available
 from tests.browser.cluster import Dashboards, message
@@ -49,7 +51,21 @@ def pods(postgresql_url: str, rabbitmq: RabbitMQ, queue_name: str, tmp_path: Pat
         cluster.send([*orders, *orders[::2], *broken, *others])
         cluster.wait_for({"SUCCEEDED": 60, "FAILED": 6, "SCHEDULED": 1, "PROCESSING": 1})
         assert wait_until(lambda: cluster.storage.count_dead_letters() == 1, 20), cluster.log()
+        count_earlier(cluster)
         yield cluster
+
+
+def count_earlier(pods: Dashboards) -> None:
+    """What an hour before looked like, for the charts."""
+    minute = pods.storage.clock() // 60_000_000
+    waves = [(k, 40 + 25 * math.sin(k / 9) + 6 * math.sin(k * 2.3)) for k in range(1, 60)]
+    parts = {"created": 60.0, "duplicate": 21.0, "rejected": 0.4, "succeeded": 59.0, "retried": 3.0, "failed": 0.3}
+    counted = [
+        Counted(minute - k, "orders", "order-placed", outcome, int(wave * part))
+        for k, wave in waves
+        for outcome, part in parts.items()
+    ]
+    pods.storage.record(b"earlier".ljust(16), counted)
 
 
 def ids(pods: Dashboards, correlation: str) -> str:
