@@ -61,7 +61,8 @@ class Dashboards(Cluster):
     def mend(self) -> None:
         """Deploy a configuration that has a route for what had none."""
         for pod in list(self.pods):
-            self.terminate(pod)
+            assert self.terminate(pod) == 0, self.log()
+        assert "ASGI" not in self.log(10_000)
         self.folder.joinpath("bridge.yaml").write_text(CONFIGURATION.format(**self._fields, more=MENDED))
         self.start_all()
 

@@ -56,4 +56,4 @@ def test_pages_read_a_bounded_number_of_rows(postgresql_url: str, tmp_path: Path
     event.remove(storage.engine, "before_cursor_execute", note)
     app.stop()
     assert {name: rows for name, rows in read.items() if rows > MOST} == {}
-    assert read["jobs, succeeded"] < 9_000 < ROWS / 20, read
+    assert MOST < ROWS / 4, "as many failed, so that a count without a bound reads more"
