@@ -94,8 +94,9 @@ class RunSpan:
 def begin(job: Job) -> RunSpan | None:
     """The span of a run whose handler is about to be called; None without an SDK."""
     found = tracer()
-    with contextlib.suppress(Exception):  # of a program's own SDK, which must not keep a job from its run
-        return None if found is None else RunSpan(found, job)
+    if found is not None:
+        with contextlib.suppress(Exception):  # of a program's own SDK, which must not keep a job from its run
+            return RunSpan(found, job)
     return None
 
 

@@ -194,6 +194,8 @@ class Worker:
                 if run.context is not None:
                     run.context.transaction = connection
                 error = call(run)
+                if connection.invalidated:
+                    raise RolledBack(Undone("its connection was lost"))
                 if error is not None:
                     raise RolledBack(error)
                 self.filters.tell("changing", run.job, JobState.SUCCEEDED)

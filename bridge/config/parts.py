@@ -28,7 +28,7 @@ from bridge.config.routes import RecurringJob, Route
 from bridge.config.section import Name, Section, Text
 from bridge.config.urls import scheme_of
 
-_PLANNED = "metrics priority tests tracing"
+_PLANNED = "priority tests"
 """Keys of later versions: refused by that name, so that no one takes them for a typing error or for working."""
 
 _SHOULD = {

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Float, column, delete, func, literal, select, table, union_all
 
-from scheduler.counts import Counted
+from scheduler.counts import Counted, Key
 from scheduler.job import FINISHED, JobState
 from scheduler.storage.database import Database, retried
 from scheduler.storage.tables import counters, dead_letters, jobs, recurring, state
@@ -71,6 +71,14 @@ class Counters(Database):
         with self.connection() as connection:
             return [Point(*row[:4], int(row[4])) for row in connection.execute(statement)]
 
+    def totals(self, minutes: int) -> dict[Key, int]:
+        """What was counted in the last `minutes`, this one among them."""
+        named = (counters.c.source, counters.c.route, counters.c.outcome)
+        since = self.clock() // MINUTE_US - minutes + 1
+        statement = select(*named, func.sum(counters.c.n)).where(counters.c.minute >= since).group_by(*named)
+        with self.connection() as connection:
+            return {Key(*row[:3]): int(row[3]) for row in connection.execute(statement)}
+
     @retried
     def forget_counts(self) -> None:
         """Delete those of more than seven days ago."""
@@ -81,10 +89,15 @@ class Counters(Database):
     def survey(self) -> list[Surveyed]:
         """The state of the whole store, for the master's metrics, in one query; reads all that has not ended."""
         number, none = func.count(), literal(0.0, Float)
-        unfinished = jobs.c.state.in_([state(one) for one in JobState if one not in FINISHED])
+        # Each state by itself, as its index has it: finished rows are many and are not read.
+        unfinished = [
+            select(literal("jobs"), literal(one.value), number, none).where(jobs.c.state == state(one))
+            for one in JobState
+            if one not in FINISHED
+        ]
         parts = (
             select(literal("backlog"), _backlog.c.route, _backlog.c.waiting, _backlog.c.oldest_seconds),
-            select(literal("jobs"), jobs.c.state, number, none).where(unfinished).group_by(jobs.c.state),
+            *unfinished,
             select(literal("dead_letters"), dead_letters.c.source, number, none).group_by(dead_letters.c.source),
             select(literal("recurring"), recurring.c.name, literal(1), recurring.c.last_at / 1e6).where(
                 recurring.c.last_at.is_not(None)

@@ -59,6 +59,24 @@ def test_nothing_comes_of_an_empty_queue(desk: Desk) -> None:
         assert source.drained()
 
 
+def test_a_beat_tells_how_much_the_broker_still_holds(desk: Desk) -> None:
+    """While the source is paused it grows; once all is received there is none."""
+
+    def lag(source: Source, expected: int) -> bool:
+        source.beat()
+        return wait_until(lambda: source.status().lag == expected, 2)
+
+    with desk.running() as source:
+        source.pause("the test says so")
+        assert wait_until(source.drained, PATIENCE)
+        desk.publish(numbered(30))
+        assert wait_until(lambda: lag(source, 30), PATIENCE), source.status()
+        source.resume()
+        assert len(receive(source, 30)) == 30
+        finish(source)
+        assert wait_until(lambda: lag(source, 0), PATIENCE), source.status()
+
+
 def test_what_is_not_acked_comes_again(desk: Desk) -> None:
     desk.publish(numbered(50))
     with desk.running() as source:

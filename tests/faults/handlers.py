@@ -74,14 +74,21 @@ def pulse(context: JobContext) -> None:
 def book(task: Task, context: JobContext) -> None:
     """Write a row and send a message, both with the job's success."""
     note("start", context)
+    try:
+        _book(task, context)
+    except Exception:
+        note("raise", context)
+        raise
+    note("end", context)
+
+
+def _book(task: Task, context: JobContext) -> None:
     row = effects.insert().values(job=context.job.id.bytes, version=context.job.version)
     context.connection.execute(row)
     context.publish(ECHOES, {"n": task.n})
     _sleep(task.sleep, context)
     if task.act == "raise" or (task.act == "raise-once" and context.job.attempt == 1):
-        note("raise", context)
         raise RuntimeError("as asked")
-    note("end", context)
 
 
 def _sleep(seconds: float, context: JobContext) -> None:

@@ -67,6 +67,8 @@ VERBS: dict[str, Callable[[Storage], object]] = {
     "look first": lambda storage: storage.insert_if_absent(some_jobs(50), token=1, look_first=True),
     "requeue": lambda storage: storage.requeue(job(1).id),
     "delete": lambda storage: storage.delete(job(1).id),
+    "backlog by route": lambda storage: storage.backlog_by_route(),
+    "survey": lambda storage: storage.survey(),
     "backlog": lambda storage: storage.backlog(1000),
     "a batch of acts": lambda storage: storage._write(Doing(REQUEUE), _seen(500)),
 }
@@ -79,7 +81,7 @@ def sent_by(storage: Storage, verb: Callable[[Storage], object]) -> Sent:
     sent: Sent = []
 
     def note(connection: Connection, cursor: object, statement: str, parameters: object, *_: object) -> None:
-        if "jobbridge_jobs" in statement:
+        if "jobbridge_jobs" in statement or "jobbridge_backlog" in statement:
             sent.append((statement, parameters))
 
     event.listen(storage.engine, "before_cursor_execute", note)

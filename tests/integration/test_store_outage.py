@@ -7,10 +7,13 @@ from typing import cast
 
 import pytest
 from sqlalchemy import make_url, text
+from sqlalchemy.exc import DBAPIError
 
+from scheduler import JobContext, handlers
 from scheduler.job import JobState
 from scheduler.storage import Storage, StoreUnavailable, open_storage
 from scheduler.storage.records import Finish, Inserted, Outcome
+from scheduler.testing import Bench
 from tests.conformance.stores import A, claimed, job, letter, letters, put, row, rows, some_jobs, success
 from tests.faults.proxy import Proxy
 from tests.servers.mariadb import MariaDB
@@ -268,3 +271,28 @@ def test_a_verb_whose_connection_hangs_ends_when_it_flows_again(proxied: tuple[P
             proxy.restore()
         assert [held.correlation_id for held in claim.result(30)] == ["k"]
     assert storage.standing(A) == [(job("k").id, 1)]
+
+
+def test_a_transaction_whose_connection_is_lost_is_no_failure_of_its_handler(postgresql_url: str) -> None:
+    """However the handler answers the error: it runs again, and what it wrote is there once."""
+    runs: list[int] = []
+
+    @handlers.job(name="book", transactional=True)
+    def book(body: dict, context: JobContext) -> None:
+        runs.append(body["n"])
+        context.connection.execute(text("INSERT INTO ledger (n) VALUES (:n)"), body)
+        if len(runs) == 1:
+            context.connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+        elif len(runs) == 2:
+            with contextlib.suppress(DBAPIError):
+                context.connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+    with Bench(book, url=postgresql_url) as bench:
+        with bench.storage.engine.connect() as connection:
+            connection.execute(text("CREATE TABLE ledger (n BIGINT NOT NULL)"))
+        bench.enqueue(book, {"n": 7}, correlation_id="a")
+        assert bench.run_until_idle().succeeded == 1
+        assert bench.assert_job(state="SUCCEEDED")["attempts"] == 0
+        with bench.storage.engine.connect() as connection:
+            assert connection.execute(text("SELECT n FROM ledger")).scalars().all() == [7]
+    assert runs == [7, 7, 7]

@@ -536,6 +536,15 @@ MUTANTS = [
         "return min(bound, self._counted(select(jobs.c.id).where(*conditions)))",
         f"{DASHBOARD}/test_bounds.py::test_pages_read_a_bounded_number_of_rows",
     ),
+    Mutant(
+        "a lost connection is its handler's failure",
+        "I14",
+        "scheduler/worker.py",
+        "                if connection.invalidated:\n",
+        "                if False:\n",
+        "tests/integration/test_store_outage.py"
+        "::test_a_transaction_whose_connection_is_lost_is_no_failure_of_its_handler",
+    ),
 ]
 
 QUICK = ("Kafka: offset told when handed out", "a late round keeps its watch", "trust without end")

@@ -65,8 +65,8 @@ GOLDEN = {
         'bridge.yaml:6:5: error[not-in-this-version] routes[0].priority: "priority" is not in this version',
     ),
     "a section of a later version": (
-        "metrics: {port: 1}\n",
-        'bridge.yaml:1:1: error[not-in-this-version] metrics: "metrics" is not in this version',
+        "tests: []\n",
+        'bridge.yaml:1:1: error[not-in-this-version] tests: "tests" is not in this version',
     ),
     "a cron of six fields": (
         "recurring:\n  nightly: {cron: '0 0 3 * * *', handler: 'shop:place'}\n",

@@ -407,5 +407,7 @@ def test_a_context_shows_the_job_and_what_was_asked_of_its_run() -> None:
         "route": "r",
         "handler": "h",
         "attempt": 3,
+        "version": 3,
         "correlation_id": "c\\x00",
+        "source": "s",
     }

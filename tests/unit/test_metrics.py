@@ -178,7 +178,7 @@ def test_the_whole_store_is_seen_by_the_master_alone(stepped: Stepped) -> None:
     stepped.publish({"id": 1}, "no dict")
     stepped.pass_through()
     found = stepped.samples()
-    assert found["jobs"] == {("ENQUEUED",): 1}
+    assert found["jobs"] == {("SCHEDULED",): 0, ("ENQUEUED",): 1, ("PROCESSING",): 0}
     assert "backlog_jobs" not in found  # its route is paused
     assert found["dead_letters"] == {("in",): 1}
     assert found["servers"] == {("live",): 1, ("silent",): 0}
