@@ -2,14 +2,14 @@
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from enum import Enum, auto
 from hashlib import blake2b
 from logging import getLogger
 from typing import NamedTuple
 from uuid import UUID
 
-from bridge.decode import Decoded, Decoder, Rejection, Request
+from bridge.decode import Decoder, Rejection, Request
 from bridge.message import Message
 from scheduler.job import digest, preview
 from scheduler.storage import Storage
@@ -119,16 +119,25 @@ class Replayed(NamedTuple):
     job: UUID | None = None
 
 
-def decoded_again(decoders: Decoders, letter: Mapping[str, object]) -> Decoded | str:
-    """What a dead letter, whole, is by the routes as they are now; text: why it can't be offered to them."""
-    decoder = decoders.get(str(letter["source"]))
-    if decoder is None:
-        return f"no source {letter['source']!r} is configured any more"
-    body = letter["body"]
+class Lost(Exception):
+    """A dead letter that can't be offered again, and why."""
+
+
+def kept(letter: Mapping[str, object], sources: Container[str]) -> tuple[str, Message]:
+    """A dead letter's source and message.
+
+    :raises Lost: for one whose source is gone, or of whose body the head alone was kept.
+    """
+    source, body = str(letter["source"]), letter["body"]
+    if source not in sources:
+        raise Lost(f"no source {source!r} is configured any more")
     assert isinstance(body, bytes)
     if letter["size"] != len(body):
-        return "only the head of its body was kept: its sender must send it again"
-    return decoder.decode(message_of(str(letter["envelope"]), body))
+        raise Lost("only the head of its body was kept: its sender must send it again")
+    return source, message_of(str(letter["envelope"]), body)
+
+
+_CONFLICT = "a job with this correlation ID and another body stands"
 
 
 def tried(decoders: Decoders, storage: Storage, key: bytes) -> dict[str, object]:
@@ -136,23 +145,23 @@ def tried(decoders: Decoders, storage: Storage, key: bytes) -> dict[str, object]
     letter = storage.dead_letter(key)
     if letter is None:
         return {"outcome": "NOT_FOUND"}
-    decoded = decoded_again(decoders, letter)
-    if isinstance(decoded, str):
-        return {"outcome": "STILL_REJECTED", "detail": decoded}
+    try:
+        source, message = kept(letter, decoders)
+    except Lost as why:
+        return {"outcome": "STILL_REJECTED", "detail": str(why)}
+    decoded = decoders[source].decode(message)
     if isinstance(decoded, Rejection):
         return {"outcome": "STILL_REJECTED", "detail": f"{decoded.reason}: {decoded.detail}"}
     if not isinstance(decoded, Request):
         return {"outcome": "IGNORED"}
     job = decoded.job
     told: dict[str, object] = {"route": job.route, "handler": job.handler, "job": UUID(bytes=job.id)}
-    for stands in storage.job_heads([job.id]):
-        if stands["digest"] != job.digest or stands["correlation_bytes"] != job.correlation_bytes:
-            return {"outcome": "STILL_REJECTED", "detail": _CONFLICT, **told}
+    outcome, stands = storage.foresee(job)
+    if outcome in (Outcome.CONFLICT, Outcome.COLLISION):
+        return {"outcome": "STILL_REJECTED", "detail": _CONFLICT, **told}
+    if stands is not None:
         return {"outcome": "DUPLICATE", "state": stands["state"], **told}
     return {"outcome": "CREATED", **told}
-
-
-_CONFLICT = "a job with this correlation ID and another body stands"
 
 
 def replay(decoders: Decoders, storage: Storage, key: bytes, by: str = "") -> Replayed:
@@ -163,9 +172,11 @@ def replay(decoders: Decoders, storage: Storage, key: bytes, by: str = "") -> Re
     letter = storage.dead_letter(key)
     if letter is None:
         return Replayed(Replay.NOT_FOUND)
-    decoded = decoded_again(decoders, letter)
-    if isinstance(decoded, str):
-        return Replayed(Replay.STILL_REJECTED, decoded)
+    try:
+        source, message = kept(letter, decoders)
+    except Lost as why:
+        return Replayed(Replay.STILL_REJECTED, str(why))
+    decoded = decoders[source].decode(message)
     if isinstance(decoded, Rejection):
         return Replayed(Replay.STILL_REJECTED, f"{decoded.reason}: {decoded.detail}")
     outcome, job = Replay.DUPLICATE, None

@@ -41,6 +41,10 @@ class Rejection(NamedTuple):
     message: Message
     reason: str
     detail: str
+    route: Route | None = None
+    """The one that would have taken it; None: it came so far with none."""
+    fields: tuple[str, ...] = ()
+    """What is wrong in a body, where that is known."""
 
 
 class Ignored(NamedTuple):
@@ -94,10 +98,11 @@ class Decoder:
         try:
             correlation = self._correlation(message, rule.route, headers)
             if not correlation:
-                return Rejection(message, "missing-correlation-id", f"no {rule.route.dedupe.key} in the message")
+                detail = f"no {rule.route.dedupe.key} in the message"
+                return Rejection(message, "missing-correlation-id", detail, rule.route)
             body = rule.handler.parse(message.body)
         except InvalidBody as error:
-            return Rejection(message, error.reason, str(error))
+            return Rejection(message, error.reason, str(error), rule.route, error.fields)
         job = new_job(
             namespace=rule.route.namespace,
             correlation=correlation,
@@ -112,7 +117,7 @@ class Decoder:
             try:
                 job = (terms or Terms(rule.route)).applied(job, message, headers)
             except InvalidBody as error:
-                return Rejection(message, error.reason, str(error))
+                return Rejection(message, error.reason, str(error), rule.route)
         return Request(message, rule.route, job, body)
 
     def _correlation(self, message: Message, route: Route, headers: Mapping[str, str]) -> bytes | None:

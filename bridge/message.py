@@ -3,6 +3,7 @@
 Pure data: no broker's client type reaches past this file.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 
@@ -31,6 +32,29 @@ class Message(NamedTuple):
     """Why the broker's client could not decode it: such a message is a dead letter."""
     expires: float | None = None
     """Seconds after which nobody wants it any more: AMQP's expiration property."""
+
+
+def written(
+    body: bytes,
+    headers: Iterable[tuple[str, str]] = (),
+    *,
+    correlation_id: str | None = None,
+    message_id: str | None = None,
+    key: str | None = None,
+    routing_key: str | None = None,
+    topic: str | None = None,
+    type: str | None = None,
+    content_type: str | None = None,
+) -> Message:
+    """A message that people wrote; bytes that are not UTF-8 are lone surrogates in its texts, as Python reads them."""
+    pairs = tuple((name, octets(value) or b"") for name, value in headers)
+    ids = octets(correlation_id), octets(message_id), octets(key)
+    return Message(body, pairs, *ids, routing_key, topic, type, content_type)
+
+
+def octets(text: str | None) -> bytes | None:
+    """The bytes of a text that people wrote."""
+    return None if text is None else text.encode("utf-8", "surrogateescape")
 
 
 def text(raw: bytes) -> str:

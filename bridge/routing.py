@@ -3,7 +3,7 @@
 No message chooses code: it can only match what the configuration wrote (I6).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -37,6 +37,27 @@ def choose(rules: Sequence[Rule], message: Message, headers: Mapping[str, str]) 
         if not one.tests or one.matches(message, headers):
             return one
     return None
+
+
+def tried(rules: Sequence[Rule], message: Message, headers: Mapping[str, str]) -> Iterator[tuple[Route, str]]:
+    """The routes that `choose` looks at, in order; of each what of its `when` does not hold, nothing for the last."""
+    for one in rules:
+        unmet = [
+            f"{key} is {_shown(_value(key, message, headers))}, not {pattern!r}"
+            for (key, pattern), test in zip(one.route.when.items(), one.tests, strict=True)
+            if not test(message, headers)
+        ]
+        yield one.route, "; ".join(unmet)
+        if not unmet:
+            return
+
+
+def _shown(found: str | None) -> str:
+    return "missing" if found is None else repr(found)
+
+
+def _value(key: str, message: Message, headers: Mapping[str, str]) -> str | None:
+    return headers.get(key.removeprefix("header:")) if key.startswith("header:") else _field(message, key)
 
 
 def _test(key: str, pattern: str) -> Test:

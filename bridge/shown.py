@@ -22,6 +22,8 @@ Record = Mapping[str, object]
 _MOMENTS = ("at", "last_heartbeat")
 _JSON_TEXT = ("headers", "envelope")
 _EVENT = ("at", "kind", "version", "detail", "owner", "times")
+_OF_SOURCES = ("lag", "last_receive_ago", "oldest_unacked")
+"""Messages that wait in the broker; seconds since the last came, and since the oldest that is not acked did."""
 _RUNS: Record = {"paused_by": None, "paused_at": None}
 
 
@@ -127,14 +129,19 @@ def server_shown(row: ServerRow, is_master: bool) -> dict[str, object]:
 
 
 def sources_shown(configuration: Configuration, storage: Storage) -> list[dict[str, object]]:
-    """The sources, who has paused them, and what the live pods say of each, as of their last heartbeats."""
+    """The sources, who has paused them, and how they stand in the live pods, as of their last heartbeats."""
     paused, pods = _paused(storage, "source"), _pods(storage)
     rows: list[dict[str, object]] = []
     for name, section in configuration.sources.items():
         kind = "local" if section.broker is None else configuration.brokers[section.broker].scheme
         of_source = pods.get(name, [])
         attached = f"{sum(pod['attached'] is True for pod in of_source)}/{len(of_source)}"
-        shown = {"name": name, "kind": kind, "broker": section.broker, "delivery": section.delivery}
+        shown: dict[str, object] = {"name": name, "kind": kind, "broker": section.broker, "delivery": section.delivery}
+        # Pods see one queue, but each its own partitions of a topic.
+        lag = sum if kind == "kafka" and section.delivery == "shared" else max
+        for fact, over in zip(_OF_SOURCES, (lag, min, max), strict=True):
+            told = [value for pod in of_source if isinstance(value := pod.get(fact), int | float)]
+            shown[fact] = over(told) if told else None
         rows.append({**shown, "attached": attached, **paused.get(name, _RUNS), "pods": of_source})
     return rows
 

@@ -41,7 +41,7 @@ from bridge.backpressure import Backpressure
 from bridge.config.model import Configuration
 from bridge.dead_letters import envelope
 from bridge.ingest import Ingest
-from bridge.message import Message
+from bridge.message import written
 from bridge.pod import Pod
 from bridge.sources.source import Source
 from bridge.sources.stand_in import StandIn, queue_of
@@ -103,15 +103,15 @@ class Bridge(Engine):
         section = self._sections.get(source)
         if section is None:
             raise ValueError(f"no source is called {source!r}: configured are {', '.join(sorted(self._sections))}")
-        message = Message(
+        message = written(
             encoded(body),
-            tuple((name, value.encode()) for name, value in (headers or {}).items()),
-            _octets(correlation_id),
-            _octets(message_id),
-            _octets(key),
-            routing_key,
-            topic,
-            type,
+            (headers or {}).items(),
+            correlation_id=correlation_id,
+            message_id=message_id,
+            key=key,
+            routing_key=routing_key,
+            topic=topic,
+            type=type,
         )
         self.storage.publish(source, [(envelope(message), message.body)] * times)
 
@@ -163,7 +163,3 @@ class Bridge(Engine):
 
     def _sources(self, _configuration: Configuration, storage: Storage) -> Sequence[Source]:
         return [StandIn(name, one, storage, self._clock.monotonic) for name, one in self._sections.items()]
-
-
-def _octets(text: str | None) -> bytes | None:
-    return None if text is None else text.encode()

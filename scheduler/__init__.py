@@ -1,4 +1,4 @@
-"""Durable jobs on a shared database, each executed once. Usable without any message broker."""
+"""Durable jobs on a shared database, each executed once. Of jobbridge, and usable without any message broker."""
 
 from scheduler.client import Asked, Enqueued, Scheduler
 from scheduler.context import JobContext

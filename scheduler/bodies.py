@@ -18,11 +18,15 @@ class UnreadableAnnotation(Exception):
 
 
 class InvalidBody(ValueError):
-    """A body that its handler can't take. `reason` is a stable code, the text says where it is wrong."""
+    """A body that its handler can't take. `reason` is a stable code, the text says where it is wrong.
 
-    def __init__(self, reason: str, detail: str) -> None:
+    `fields` are the places in it, such as `lines.0.amount`, where its handler's annotation has such.
+    """
+
+    def __init__(self, reason: str, detail: str, fields: tuple[str, ...] = ()) -> None:
         super().__init__(detail)
         self.reason = reason
+        self.fields = fields
 
 
 def _unique_names(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -107,10 +111,9 @@ def _model_parsers(annotation: type[object]) -> tuple[BodyParser, BodyParser]:
             return adapter.validate_json(body)
         except ValidationError as error:
             found = error.errors(include_url=False, include_input=False, include_context=False)
-            where = "; ".join(
-                f"{'.'.join(str(part) for part in item['loc']) or 'body'}: {item['msg']}" for item in found[:5]
-            )
-            raise InvalidBody("invalid-body", where[:500]) from None
+            told = [(".".join(str(part) for part in item["loc"]), item["msg"]) for item in found[:5]]
+            where = "; ".join(f"{field or 'body'}: {message}" for field, message in told)
+            raise InvalidBody("invalid-body", where[:500], tuple(field for field, _ in told if field)) from None
         except Exception as error:  # a validator's own fault must not keep back the messages behind this one
             raise InvalidBody("invalid-body", f"its model raised {type(error).__name__}") from None
 

@@ -14,7 +14,7 @@ import click
 from bridge.cli.exits import Failed, NotFound
 from bridge.cli.filters import Filters, filter_options, piped, wanted
 from bridge.cli.find import find
-from bridge.cli.options import config_option, configured, each, opened, output_option
+from bridge.cli.options import common_options, configured, each, opened
 from bridge.cli.output import print_record
 
 if TYPE_CHECKING:
@@ -32,8 +32,7 @@ def act(name: str, text: str) -> click.Command:
     """The verb of this name."""
 
     @click.command(name, help=text + _HELP)
-    @config_option
-    @output_option
+    @common_options
     @filter_options
     @click.option("--all-matching", is_flag=True, help="All jobs that match the filters now; counts and asks first.")
     @click.option("--yes", is_flag=True, help="Don't ask.")

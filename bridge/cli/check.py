@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import json
-import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from bridge.cli.exits import Unreachable
-from bridge.cli.options import config_option, opened
-from bridge.cli.output import print_json
+from bridge.cli.options import config_option, drivers_errors, importable, opened
+from bridge.cli.output import print_records
 from bridge.config.mistakes import Mistake, count_line, path_text, printable
 
 if TYPE_CHECKING:
     from bridge.config.document import Document
     from bridge.config.mistakes import Path as TreePath
     from bridge.config.model import Configuration
+    from scheduler.storage import Storage
 
 _MOST_READ = 100_000
 """Jobs of each state: those that no pod has a handler for are soon the oldest."""
+_COLUMNS = ("file", "line", "column", "severity", "code", "path", "message")
 _AWAY = ("store", "unreachable")
+_CLOCKS_APART = 5.0
+"""Seconds from which on it is told. Nothing depends on them."""
 
 
 @click.command()
@@ -46,12 +50,12 @@ def check(
     """
     from bridge.config.load import examine
 
-    sys.path.insert(0, "")
+    importable()
     configuration, mistakes, document = examine(config, import_handlers=True)
     asked: list[Mistake] = []
     if configuration is not None and document is not None:
         if connect or against_store:
-            asked += _store(configuration, document, against_store)
+            asked += _store(configuration, document, connect, against_store)
         if connect:
             asked += _brokers(configuration, document)
     found = [*mistakes, *asked]
@@ -62,36 +66,35 @@ def check(
 
 
 def _print(mistakes: list[Mistake], output: str) -> None:
-    if output == "json":
-        print_json([mistake.as_json() for mistake in mistakes])
-        return
-    for mistake in mistakes:
-        if output == "ndjson":
-            click.echo(json.dumps(mistake.as_json()))
-        elif output == "tsv":
-            click.echo("\t".join(str(value) for value in mistake.as_json().values()))
-        else:
+    if output in ("tsv", "json", "ndjson"):
+        print_records([mistake.as_json() for mistake in mistakes], _COLUMNS, output)
+    else:
+        for mistake in mistakes:
             click.echo(mistake.as_github() if output == "github" else str(mistake))
-    click.echo(count_line(mistakes), err=output in ("ndjson", "tsv", "github"))
+    if output != "json":
+        click.echo(count_line(mistakes), err=output in ("ndjson", "tsv", "github"))
 
 
 def _said(document: Document, path: TreePath, code: str, message: str, severity: str = "error") -> Mistake:
     return Mistake(code, document.place(path), path_text(path), message, severity)
 
 
-def _store(configuration: Configuration, document: Document, jobs_too: bool) -> list[Mistake]:
+def _store(configuration: Configuration, document: Document, connect: bool, jobs_too: bool) -> list[Mistake]:
     """Whether the store can be used, and which of its jobs nobody could run."""
     from bridge.assembly import assemble
     from scheduler.job import JobState
 
     path = ("store",)
+    found: list[Mistake] = []
     try:
         with opened(configuration) as storage:
             counted = storage.count_by_handler(_MOST_READ) if jobs_too else {}
+            if connect:
+                found += _fitness(storage, document, path)
     except Unreachable as error:
         return [_said(document, path, "store", error.message)]
     known = assemble(configuration).registry
-    return [
+    return found + [
         _said(
             document,
             path,
@@ -103,6 +106,23 @@ def _store(configuration: Configuration, document: Document, jobs_too: bool) -> 
         for (state, handler), number in counted.items()
         if handler not in known
     ]
+
+
+def _fitness(storage: Storage, document: Document, path: TreePath) -> Iterator[Mistake]:
+    """Whether a pod may write to it, and whether its clock is this machine's."""
+    from scheduler.storage import StoreUnavailable
+
+    before = time.time()
+    offset = storage.clock() / 1e6 - (before + time.time()) / 2
+    click.echo(f"the store's tables have version {storage.schema_version()}, its clock {offset:+.3f} s", err=True)
+    if abs(offset) > _CLOCKS_APART:
+        message = f"its clock and this machine's are {abs(offset):.0f} s apart: times in logs are not those of jobs"
+        yield _said(document, path, "clock", message, "warning")
+    try:
+        with drivers_errors():
+            storage.rehearse()
+    except StoreUnavailable as why:
+        yield _said(document, path, "store", f"a pod could not write to it: {why}")
 
 
 def _brokers(configuration: Configuration, document: Document) -> list[Mistake]:

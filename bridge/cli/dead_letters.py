@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,8 +11,8 @@ from uuid import UUID
 import click
 
 from bridge.cli.exits import NotFound
-from bridge.cli.options import config_option, configured, each, limit_option, opened, output_option
-from bridge.cli.output import print_record, print_records
+from bridge.cli.options import common_options, configured, each, limit_option, opened
+from bridge.cli.output import Record, print_record, print_records
 
 if TYPE_CHECKING:
     from bridge.dead_letters import Replayed
@@ -29,8 +28,7 @@ def dead_letters() -> None:
 
 
 @dead_letters.command("list")
-@config_option
-@output_option
+@common_options
 @click.option("--reason")
 @click.option("--source")
 @limit_option
@@ -38,29 +36,35 @@ def list_(config: Path | None, output: str | None, reason: str | None, source: s
     """List the newest dead letters that match, without their bodies."""
     configuration = configured(config)
     with opened(configuration) as storage:
-        found = storage.list_dead_letters(reason=reason, source=source, limit=limit)
-    if not found and source is not None and source not in configuration.sources:
+        letters = storage.list_dead_letters(reason=reason, source=source, limit=limit)
+    if not letters and source is not None and source not in configuration.sources:
         raise NotFound(f"no source is called {source!r}")
-    print_records(found, _COLUMNS, output)
+    print_records(letters, _COLUMNS, output)
 
 
 @dead_letters.command()
-@config_option
-@output_option
+@common_options
 @click.argument("name", metavar="ID")
 def show(config: Path | None, output: str | None, name: str) -> None:
     """Show a dead letter, whole."""
-    key = _key(name)
     with opened(configured(config)) as storage:
-        found = None if key is None else storage.dead_letter(key)
-    if found is None:
+        print_record(found(storage, name), output)
+
+
+def found(storage: Storage, name: str) -> Record:
+    """The dead letter of this id.
+
+    :raises NotFound: there is none.
+    """
+    key = _key(name)
+    letter = None if key is None else storage.dead_letter(key)
+    if letter is None:
         raise NotFound(f"no dead letter has the id {name!r}")
-    print_record(found, output)
+    return letter
 
 
 @dead_letters.command()
-@config_option
-@output_option
+@common_options
 @click.argument("names", metavar="ID...", nargs=-1, required=True)
 @click.pass_context
 def replay(context: click.Context, config: Path | None, output: str | None, names: tuple[str, ...]) -> None:
@@ -69,7 +73,6 @@ def replay(context: click.Context, config: Path | None, output: str | None, name
     from bridge.dead_letters import replay as replay_one
     from scheduler.who import who
 
-    sys.path.insert(0, "")
     configuration = configured(config, import_handlers=True)
     of_source = decoders(configuration, assemble(configuration).rules)
     with opened(configuration) as storage:
@@ -84,8 +87,7 @@ def replay(context: click.Context, config: Path | None, output: str | None, name
 
 
 @dead_letters.command()
-@config_option
-@output_option
+@common_options
 @click.argument("names", metavar="ID...", nargs=-1, required=True)
 @click.pass_context
 def drop(context: click.Context, config: Path | None, output: str | None, names: tuple[str, ...]) -> None:

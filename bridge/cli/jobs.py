@@ -10,7 +10,7 @@ from bridge.cli.acts import act
 from bridge.cli.exits import NotFound
 from bridge.cli.filters import filter_options, wanted
 from bridge.cli.find import find
-from bridge.cli.options import config_option, configured, limit_option, opened, output_option
+from bridge.cli.options import common_options, configured, limit_option, opened
 from bridge.cli.output import chosen, print_json, print_record, print_records
 from bridge.cli.wait import wait
 
@@ -25,8 +25,7 @@ def jobs() -> None:
 
 
 @jobs.command("list")
-@config_option
-@output_option
+@common_options
 @filter_options
 @click.option("--conflicts", is_flag=True, help="List the messages that had another body under the ID of a job.")
 @limit_option
@@ -61,8 +60,7 @@ def list_(
 
 
 @jobs.command()
-@config_option
-@output_option
+@common_options
 @click.argument("name", metavar="ID")
 def show(config: Path | None, output: str | None, name: str) -> None:
     """Show a job, whole, with its history. ID: a job's id, or a correlation ID."""

@@ -6,6 +6,7 @@ Heavy modules are imported inside the functions, so that `--help` and completion
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -43,16 +44,27 @@ def output_option(verb: Verb) -> Verb:
     )(verb)
 
 
+def common_options(verb: Verb) -> Verb:
+    return config_option(output_option(verb))
+
+
 def limit_option(verb: Verb) -> Verb:
     limit = click.IntRange(1, 10_000)
     return click.option("--limit", type=limit, default=50, show_default=True, help="Rows at most.")(verb)
 
 
+def importable() -> None:
+    """Let handlers be modules of the current folder, which a console script does not."""
+    sys.path.insert(0, "")
+
+
 def configured(path: Path | None, *, import_handlers: bool = False) -> Configuration:
-    """The configuration, else the verb ends with its mistakes."""
+    """The configuration, else the verb ends with its mistakes. Handlers may be modules of the current folder."""
     from bridge.config.load import load
     from bridge.config.mistakes import ConfigurationError
 
+    if import_handlers:
+        importable()
     try:
         return load(path, import_handlers=import_handlers)
     except ConfigurationError as error:

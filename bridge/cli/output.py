@@ -4,13 +4,19 @@ Promises: values are whole in every form (no ellipsis), a pipe gets no header an
 from a message can draw on the terminal: control characters are escaped.
 """
 
+from __future__ import annotations
+
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from bridge.config.mistakes import printable
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 FORMATS = ("table", "tsv", "json", "ndjson")
 
@@ -69,6 +75,24 @@ def _print_cells(rows: Sequence[Sequence[str]], columns: Sequence[str], form: st
             click.echo("\t".join(row))
         return
     from rich.console import Console
+
+    whole, needed = _table(rows, columns)
+    # A pipe has no width; and a terminal that is too narrow breaks the lines itself, where Rich would drop columns.
+    console = Console(width=None if sys.stdout.isatty() else 100_000)
+    console.width = max(console.width, needed)
+    console.print(whole, crop=False)
+
+
+def table(records: Iterable[Record], columns: Sequence[str]) -> Table:
+    """Rows as Rich shows them."""
+    from bridge.shown import presentable
+
+    rows = [presentable(record) for record in records]
+    return _table([[_cell(row.get(column)) for column in columns] for row in rows], columns)[0]
+
+
+def _table(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> tuple[Table, int]:
+    """And the columns of a terminal that it needs."""
     from rich.table import Table
     from rich.text import Text
 
@@ -83,7 +107,4 @@ def _print_cells(rows: Sequence[Sequence[str]], columns: Sequence[str], form: st
         needed += least + 2
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    # A pipe has no width; and a terminal that is too narrow breaks the lines itself, where Rich would drop columns.
-    console = Console(width=None if sys.stdout.isatty() else 100_000)
-    console.width = max(console.width, needed)
-    console.print(table, crop=False)
+    return table, needed

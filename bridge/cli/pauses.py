@@ -7,12 +7,15 @@ from typing import Literal
 
 import click
 
-from bridge.cli.options import config_option, configured, each, opened, output_option
+from bridge.cli.options import common_options, configured, each, opened
 from bridge.cli.output import print_records
 
 Kind = Literal["source", "route"]
 
-_SOURCE_COLUMNS = ("name", "kind", "broker", "delivery", "attached", "paused_by", "paused_at")
+_SOURCE_COLUMNS = (
+    *("name", "kind", "broker", "delivery", "attached", "paused_by", "paused_at"),
+    *("lag", "last_receive_ago", "oldest_unacked"),
+)
 _ROUTE_COLUMNS = ("name", "source", "handler", "paused_by", "paused_at")
 
 
@@ -27,10 +30,9 @@ def routes() -> None:
 
 
 @sources.command("list")
-@config_option
-@output_option
+@common_options
 def list_sources(config: Path | None, output: str | None) -> None:
-    """List the sources, who has paused them, and how many live pods are attached to each."""
+    """List the sources: who has paused them, how many live pods are attached to each, and how far behind they are."""
     from bridge.shown import sources_shown
 
     configuration = configured(config)
@@ -40,8 +42,7 @@ def list_sources(config: Path | None, output: str | None) -> None:
 
 
 @routes.command("list")
-@config_option
-@output_option
+@common_options
 def list_routes(config: Path | None, output: str | None) -> None:
     """List the routes, in their order, and who has paused them."""
     from bridge.shown import routes_shown
@@ -54,8 +55,7 @@ def list_routes(config: Path | None, output: str | None) -> None:
 
 def _switch(kind: Kind, verb: Literal["pause", "resume"], text: str) -> click.Command:
     @click.command(verb, help=text)
-    @config_option
-    @output_option
+    @common_options
     @click.argument("names", metavar="NAME...", nargs=-1, required=True)
     @click.pass_context
     def switch(context: click.Context, config: Path | None, output: str | None, names: tuple[str, ...]) -> None:

@@ -10,7 +10,7 @@ from uuid import UUID
 import click
 
 from bridge.cli.exits import Failed, NotFound
-from bridge.cli.options import config_option, configured, opened, output_option
+from bridge.cli.options import common_options, config_option, configured, opened
 from bridge.cli.output import print_record, print_records
 
 if TYPE_CHECKING:
@@ -41,8 +41,7 @@ def recurring() -> None:
 
 
 @recurring.command("list")
-@config_option
-@output_option
+@common_options
 def list_(config: Path | None, output: str | None) -> None:
     """List all recurring jobs: when each runs next, and why it last did not."""
     from bridge.shown import recurring_shown
@@ -53,8 +52,7 @@ def list_(config: Path | None, output: str | None) -> None:
 
 
 @recurring.command("next")
-@config_option
-@output_option
+@common_options
 @click.argument("name")
 @click.option("-n", "number", type=click.IntRange(1, 1000), default=5, show_default=True, help="How many.")
 def next_(config: Path | None, output: str | None, name: str, number: int) -> None:
@@ -109,8 +107,7 @@ def resume(config: Path | None, name: str) -> None:
 
 
 @recurring.command()
-@config_option
-@output_option
+@common_options
 @click.argument("name")
 @click.option("--from", "first", type=_Instant(), required=True, help="The first instant that counts.")
 @click.option("--to", "last", type=_Instant(), required=True, help="The last one.")

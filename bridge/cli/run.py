@@ -1,12 +1,11 @@
 """`jobbridge run`: a pod."""
 
-import sys
 from pathlib import Path
 
 import click
 
 from bridge.cli.exits import Mistaken
-from bridge.cli.options import config_option
+from bridge.cli.options import config_option, importable
 
 
 @click.command()
@@ -31,7 +30,7 @@ def run(
     from bridge import logs
     from bridge.config.load import examine
 
-    sys.path.insert(0, "")
+    importable()
     examined = examine(config, import_handlers=True)
     if examined.configuration is None:
         raise Mistaken(examined.mistakes)

@@ -6,15 +6,14 @@ from pathlib import Path
 
 import click
 
-from bridge.cli.options import config_option, configured, opened, output_option
+from bridge.cli.options import common_options, configured, opened
 from bridge.cli.output import chosen, print_json, print_record, print_records
 
 _COLUMNS = ("number", "id", "host", "pid", "started_at", "last_heartbeat", "master")
 
 
 @click.command()
-@config_option
-@output_option
+@common_options
 def status(config: Path | None, output: str | None) -> None:
     """Count jobs and dead letters, exactly.
 
@@ -38,8 +37,7 @@ def status(config: Path | None, output: str | None) -> None:
 
 
 @click.command()
-@config_option
-@output_option
+@common_options
 def servers(config: Path | None, output: str | None) -> None:
     """List the live servers, the longest running first."""
     from bridge.shown import servers_shown

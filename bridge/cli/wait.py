@@ -14,7 +14,7 @@ import click
 from bridge.cli.exits import NotFound
 from bridge.cli.filters import piped
 from bridge.cli.find import find
-from bridge.cli.options import config_option, configured, opened, output_option
+from bridge.cli.options import common_options, configured, opened
 from bridge.cli.output import print_records
 from bridge.config.mistakes import printable
 
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from scheduler.storage import Storage
 
 
-def _length(_: click.Context, __: click.Parameter, text: str) -> float:
+def length(_: click.Context, __: click.Parameter, text: str) -> float:
+    """A duration, in seconds."""
     from scheduler.duration import seconds
 
     try:
@@ -33,9 +34,8 @@ def _length(_: click.Context, __: click.Parameter, text: str) -> float:
 
 
 @click.command()
-@config_option
-@output_option
-@click.option("--timeout", default="60s", show_default=True, callback=_length, help="How long to wait at most.")
+@common_options
+@click.option("--timeout", default="60s", show_default=True, callback=length, help="How long to wait at most.")
 @click.argument("names", metavar="ID...", nargs=-1, required=True)
 @click.pass_context
 def wait(

@@ -5,10 +5,12 @@ what is wrong around it.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
+from bridge.config.cases import Case
+from bridge.config.document import Document
 from bridge.config.mistakes import Path, path_text, printable
 from bridge.config.model import AmqpSourceSection, KafkaSourceSection
 from bridge.config.parts import Draft
@@ -39,6 +41,23 @@ def check(draft: Draft, *, import_handlers: bool) -> None:
     if import_handlers:
         _filters(draft)
     _timeouts(draft, handlers)
+    check_cases(draft.document, draft.cases, draft)
+
+
+def check_cases(document: Document, cases: Mapping[int, Case | None], beside: Draft) -> None:
+    """Note what tests name that is not in their configuration."""
+    sources, routes = beside.raw("sources"), beside.raw("routes")
+    sources = sources if isinstance(sources, dict) else {}
+    routes = {str(one.get("name")) for one in routes if isinstance(one, dict)} if isinstance(routes, list) else set()
+    for index, case in cases.items():
+        if case is None:
+            continue
+        named = (("source", case.message.source, sources, "message"), ("route", case.expect.route, routes, "expect"))
+        for noun, name, known, part in named:
+            if name is not None and name not in known:
+                path: Path = ("tests", index, part, noun)
+                message = f"no {noun} {document.text(path, name)}: {_guess(name, known)}"
+                document.mistake(f"unknown-{noun}", path, message)
 
 
 def _guess(name: str, known: Iterable[str]) -> str:

@@ -5,15 +5,16 @@ Promises: what is wrong in one part hides nothing in another; any file gives a c
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from bridge.config.check import check
+from bridge.config.cases import Case
+from bridge.config.check import check, check_cases
 from bridge.config.document import MAX_FILE, Document, read
 from bridge.config.mistakes import ConfigurationError, Mistake, Place
 from bridge.config.model import Configuration
-from bridge.config.parts import Draft, draft
+from bridge.config.parts import Draft, cases, draft
 from bridge.config.routes import Backoff, Route
 
 SEARCHED = ("bridge.yaml", "config/bridge.yaml")
@@ -61,6 +62,38 @@ def examine(path: Path | None, *, import_handlers: bool = False, environ: Mappin
     return Examined(_assemble(found), mistakes, document)
 
 
+class Located(NamedTuple):
+    """A test of routes, and where it stands."""
+
+    where: Place
+    case: Case
+
+
+def read_tests(configuration: Path, files: Iterable[Path]) -> list[Located]:
+    """The tests of these files, which are for this configuration; what is wrong in its other parts is not looked at.
+
+    :raises ConfigurationError: with the mistakes in them.
+    """
+    beside = Draft(read(*_text(configuration, os.environ), os.environ))
+    found: list[Located] = []
+    mistakes: list[Mistake] = []
+    for file in files:
+        own = file.resolve() == configuration.resolve()
+        document = beside.document if own else read(*_text(file, os.environ), os.environ)
+        of_file = cases(document, alone=not own)
+        check_cases(document, of_file, beside)
+        mistakes += [one for one in _ordered(document) if not own or not one.path or one.path.startswith("tests")]
+        found += [Located(document.place(("tests", i)), case) for i, case in of_file.items() if case is not None]
+    if mistakes:
+        raise ConfigurationError(mistakes)
+    return found
+
+
+def overlaid(env: Mapping[str, str]) -> dict[str, str]:
+    """The environment of the process with these over it."""
+    return {**os.environ, **env}
+
+
 def _ordered(document: Document) -> tuple[Mistake, ...]:
     # What an alias repeats is one mistake, at the place of its anchor.
     unique = {
@@ -70,14 +103,23 @@ def _ordered(document: Document) -> tuple[Mistake, ...]:
     return tuple(sorted(unique.values(), key=lambda mistake: (mistake.where, mistake.path, mistake.code)))
 
 
-def _text(path: Path | None, environ: Mapping[str, str]) -> tuple[str, str]:
-    """The text of the file and its name."""
+def located(path: Path | None, environ: Mapping[str, str] = os.environ) -> Path:
+    """The file of the configuration, as `load` looks for it.
+
+    :raises ConfigurationError: there is none.
+    """
     if path is None and environ.get("JOBBRIDGE_CONFIG"):
         path = Path(environ["JOBBRIDGE_CONFIG"])
     if path is None:
         path = next((Path(name) for name in SEARCHED if Path(name).is_file()), None)
     if path is None:
         raise _no_file(Path(SEARCHED[0]), f"no configuration: looked for {' and '.join(SEARCHED)}; name one with -c")
+    return path
+
+
+def _text(path: Path | None, environ: Mapping[str, str]) -> tuple[str, str]:
+    """The text of the file and its name."""
+    path = located(path, environ)
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE + 1)
@@ -113,6 +155,7 @@ def _assemble(found: Draft) -> Configuration:
         "filters": found.filters,
         "pod": found.pod,
         "http": found.http,
+        "tests": tuple(case for case in found.cases.values() if case is not None),
     }
     return Configuration.model_validate({name: part for name, part in whole.items() if part is not None})
 

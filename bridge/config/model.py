@@ -23,6 +23,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from bridge.config.cases import Case
 from bridge.config.routes import Backoff, RecurringJobs, Retries, Route, Timeout
 from bridge.config.section import Name, Section, Text, printable_name
 from bridge.config.units import Duration, Size
@@ -277,6 +278,8 @@ class Configuration(Section):
     pod: Pod = Pod()
     http: Http | None = None
     """None: no port is opened."""
+    tests: tuple[Case, ...] = ()
+    """For `jobbridge test`; no pod reads them."""
 
     def shown(self) -> dict[str, object]:
         """The resolved configuration as the file would write it, secrets masked."""
@@ -284,7 +287,7 @@ class Configuration(Section):
 
     def digest(self) -> str:
         """The same on all pods that run the same configuration: what each has of its own, name, port and file, is left
-        out, and secrets are."""
-        own: dict[str, set[str]] = {"pod": {"name", "heartbeat_file"}, "http": {"port"}}
+        out, and secrets and tests are."""
+        own: dict[str, bool | set[str]] = {"pod": {"name", "heartbeat_file"}, "http": {"port"}, "tests": True}
         shown = self.model_dump(mode="json", exclude=own)
         return blake2b(json.dumps(shown, sort_keys=True).encode(), digest_size=8).hexdigest()

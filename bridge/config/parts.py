@@ -8,6 +8,7 @@ from typing import TypeVar, get_args
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from bridge.config.cases import Case, CaseFile
 from bridge.config.document import Document
 from bridge.config.mistakes import Path, printable
 from bridge.config.model import (
@@ -28,7 +29,7 @@ from bridge.config.routes import RecurringJob, Route
 from bridge.config.section import Name, Section, Text
 from bridge.config.urls import scheme_of
 
-_PLANNED = "priority tests"
+_PLANNED = "priority"
 """Keys of later versions: refused by that name, so that no one takes them for a typing error or for working."""
 
 _SHOULD = {
@@ -64,6 +65,7 @@ class Draft:
     filters: tuple[str, ...] | None = None
     pod: Pod | None = None
     http: Http | None = None
+    cases: dict[int, Case | None] = field(default_factory=dict)
 
     def raw(self, *path: str | int) -> object:
         """What the file says at a path, right or wrong; None: nothing."""
@@ -103,17 +105,31 @@ def draft(document: Document) -> Draft:
         found.brokers[name] = _section(document, Broker, section, ("brokers", name))
     for name, section in _mapping(document, data, "sources").items():
         found.sources[name] = _source(found, name, section)
-    routes = data.get("routes")
-    if not isinstance(routes, list | None):
-        document.mistake("wrong-type", ("routes",), "should be a list of routes")
-    for index, section in enumerate(routes if isinstance(routes, list) else ()):
-        found.routes[index] = _section(document, Route, section, ("routes", index))
+    found.routes = _listed(document, data, "routes", Route)
+    found.cases = _listed(document, data, "tests", Case)
     for name, section in _mapping(document, data, "recurring").items():
         if name == "prune":
             found.prune = _value(document, bool, section, ("recurring", name))
         else:
             found.recurring[name] = _section(document, RecurringJob, section, ("recurring", name))
     return found
+
+
+def cases(document: Document, *, alone: bool) -> dict[int, Case | None]:
+    """The tests of a file; mistakes in them, and where they stand alone also other keys, are noted in the document."""
+    data = document.data if isinstance(document.data, dict) else {}
+    for key in data if alone else ():
+        if key != "tests":
+            _unknown_key(document, (key,), CaseFile)
+    return _listed(document, data, "tests", Case)
+
+
+def _listed(document: Document, data: dict[str, object], name: str, model: type[Part]) -> dict[int, Part | None]:
+    sections = data.get(name)
+    if not isinstance(sections, list | None):
+        document.mistake("wrong-type", (name,), f"should be a list of {name}")
+        return {}
+    return {index: _section(document, model, one, (name, index)) for index, one in enumerate(sections or ())}
 
 
 def _mapping(document: Document, data: dict[str, object], name: str) -> dict[str, object]:

@@ -6,8 +6,10 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from bridge.config.model import Configuration, KafkaSourceSection
+from bridge.config.model import Configuration
 from bridge.config.units import duration_text
+from bridge.shown import sources_shown
+from scheduler.counts import Key
 from scheduler.job import JobState
 from scheduler.storage import Storage
 from scheduler.storage.counters import Point
@@ -25,6 +27,8 @@ MINUTE_US = 60_000_000
 SHORTEST_STEP = 15.0
 """Seconds; what counts of the step that has just begun."""
 
+MESSAGES = ("created", "duplicate", "conflict", "rejected", "ignored")
+"""Outcomes of messages, where others are those of runs."""
 SERIES = {
     "created": ("created",),
     "duplicate": ("duplicate",),
@@ -73,12 +77,13 @@ def overview(configuration: Configuration, storage: Storage, window: str) -> Fac
     now = storage.clock()
     points = storage.series(minutes, step)
     pods = told(storage)
-    totals = Counter[str]()
-    for point in points:
-        totals[point.outcome] += point.n
+    totals = storage.totals(minutes)
+    sums = Counter[str]()
+    for key, number in totals.items():
+        sums[key.outcome] += number
     backlog = storage.backlog_by_route()
     oldest = max((route.oldest_seconds for route in backlog), default=0.0)
-    messages = totals["created"] + totals["duplicate"]
+    messages = sums["created"] + sums["duplicate"]
     tiles: Facts = {
         "waiting": sum(route.waiting for route in backlog),
         "oldest_seconds": oldest,
@@ -86,9 +91,9 @@ def overview(configuration: Configuration, storage: Storage, window: str) -> Fac
         "scheduled": storage.count_some(JobState.SCHEDULED, COUNTED),
         "failed": storage.count_some(JobState.FAILED, COUNTED),
         "dead_letters": storage.count_some_dead_letters(COUNTED),
-        "duplicates": totals["duplicate"],
-        "duplicates_part": totals["duplicate"] / messages if messages else 0.0,
-        "conflicts": totals["conflict"],
+        "duplicates": sums["duplicate"],
+        "duplicates_part": sums["duplicate"] / messages if messages else 0.0,
+        "conflicts": sums["conflict"],
         "pods": len(pods),
         "master": next((pod.row.host for pod in pods if pod.master), None),
     }
@@ -97,12 +102,12 @@ def overview(configuration: Configuration, storage: Storage, window: str) -> Fac
         "at": now,
         "tiles": tiles,
         "series": _series(points, now, minutes, step),
-        "sources": _sources(configuration, pods, points),
+        "sources": _sources(configuration, storage, totals),
         "problems": [
             *_of_pods(configuration, pods),
             *_of_pauses(storage),
             *_of_recurring(storage, now),
-            *_of_work(configuration, tiles, totals, window),
+            *_of_work(configuration, tiles, sums, window),
         ],
     }
 
@@ -122,23 +127,13 @@ def _series(points: Sequence[Point], now: int, minutes: int, step: int) -> list[
     return rows
 
 
-def _sources(configuration: Configuration, pods: Sequence[Told], points: Sequence[Point]) -> list[Facts]:
+def _sources(configuration: Configuration, storage: Storage, totals: Mapping[Key, int]) -> list[Facts]:
     messages = Counter[str]()
-    for point in points:
-        if point.outcome in ("created", "duplicate", "conflict", "rejected", "ignored"):
-            messages[point.source] += point.n
-    rows: list[Facts] = []
-    for name, section in configuration.sources.items():
-        of_source = [pod.sources[name] for pod in pods if name in pod.sources]
-        lags = [lag for one in of_source if isinstance(lag := one.get("lag"), int)]
-        # The pods that share a topic read each its own partitions; of a queue all of them see the same.
-        added = isinstance(section, KafkaSourceSection) and section.delivery == "shared"
-        ago = [seconds for one in of_source if isinstance(seconds := one.get("last_receive_ago"), float)]
-        attached = sum(one.get("attached") is True for one in of_source)
-        row: Facts = {"name": name, "attached": attached, "pods": len(of_source), "messages": messages[name]}
-        row["lag"] = None if not lags else sum(lags) if added else max(lags)
-        rows.append(row | {"last_receive_ago": min(ago, default=None)})
-    return rows
+    for key, number in totals.items():
+        if key.outcome in MESSAGES:
+            messages[key.source] += number
+    rows = sources_shown(configuration, storage)
+    return [row | {"messages": messages[str(row["name"])]} for row in rows]
 
 
 def _problem(text: str, page: str, severity: str = "warning") -> Facts:
@@ -182,7 +177,7 @@ def _of_recurring(storage: Storage, now: int) -> list[Facts]:
     return found
 
 
-def _of_work(configuration: Configuration, tiles: Facts, totals: Mapping[str, int], window: str) -> list[Facts]:
+def _of_work(configuration: Configuration, tiles: Facts, sums: Mapping[str, int], window: str) -> list[Facts]:
     found: list[Facts] = []
     waiting, oldest = tiles["waiting"], tiles["oldest_seconds"]
     assert isinstance(waiting, int) and isinstance(oldest, float | int)
@@ -200,6 +195,6 @@ def _of_work(configuration: Configuration, tiles: Facts, totals: Mapping[str, in
         ("conflict", "Messages had another body under the ID of a job (jobbridge jobs list --conflicts)", "/jobs"),
         ("rescued", "Jobs were taken from pods that died", "/servers"),
     ):
-        if totals.get(outcome):
-            found.append(_problem(f"{text}: {totals[outcome]:,} within {window}.", page))
+        if sums.get(outcome):
+            found.append(_problem(f"{text}: {sums[outcome]:,} within {window}.", page))
     return found

@@ -26,14 +26,15 @@ class StandIn(LocalSource):
 
     def receive(self, timeout: float) -> Batch | None:
         batch = super().receive(0.0)
-        return batch and batch._replace(messages=[self._delivered(one) for one in batch.messages])
+        return batch and batch._replace(messages=[delivered(one, self._original) for one in batch.messages])
 
-    def _delivered(self, message: Message) -> Message:
-        section = self._original
-        if isinstance(section, AmqpSourceSection):
-            routing_key = section.queue if message.routing_key is None else message.routing_key
-            return message._replace(coordinates="", key=None, routing_key=routing_key)
-        return _consumed(message, section) if isinstance(section, KafkaSourceSection) else message
+
+def delivered(message: Message, section: AnySource) -> Message:
+    """The message as this source would hand it over."""
+    if isinstance(section, AmqpSourceSection):
+        routing_key = section.queue if message.routing_key is None else message.routing_key
+        return message._replace(coordinates="", key=None, routing_key=routing_key)
+    return _consumed(message, section) if isinstance(section, KafkaSourceSection) else message
 
 
 def queue_of(name: str, section: AnySource) -> LocalSourceSection:
@@ -53,7 +54,7 @@ def _consumed(message: Message, section: KafkaSourceSection) -> Message:
     from bridge.publish import kafka_headers, outgoing
     from bridge.sources.kafka_message import kafka_message
 
-    offset = int(message.coordinates.rpartition("/")[2])
+    offset = int(message.coordinates.rpartition("/")[2] or 0)
     headers = kafka_headers(outgoing(message))
     record = ConsumerRecord(
         message.topic or section.topic[0], 0, None, offset, 0, 0, message.key, message.body, headers, None, -1, -1, -1

@@ -111,16 +111,20 @@ class Database:
 
     def answers(self) -> bool:
         """Whether it takes a row now, which is rolled back: one that is read-only, or full, still answers a SELECT."""
+        row = insert(job_events).values(job_id=bytes(16), at=self.now, kind="PROBE", detail="", times=1)
         try:
-            with self.transaction() as connection:
-                connection.execute(
-                    insert(job_events).values(job_id=bytes(16), at=self.now, kind="PROBE", detail="", times=1)
-                )
-                raise _Undone
-        except _Undone:
-            return True
+            with self.undone() as connection:
+                connection.execute(row)
         except (StoreUnavailable, SchemaOutdated):
             return False
+        return True
+
+    @contextlib.contextmanager
+    def undone(self) -> Iterator[Connection]:
+        """A connection with a transaction of its own that is rolled back at the end."""
+        with contextlib.suppress(_Undone), self.transaction() as connection:
+            yield connection
+            raise _Undone
 
     def clock(self) -> int:
         """The database's clock: microseconds since 1970."""

@@ -117,7 +117,7 @@ class Intake(Gates):
             waiting, told = [], waiting
             for placed in told:
                 if placed[1].id in found:
-                    answers[placed[0]] = _judge(placed, found[placed[1].id], token, owner, claimed)
+                    answers[placed[0]] = judge(placed, found[placed[1].id], token, owner, claimed)
                 else:
                     waiting.append(placed)  # purged between the insert and the look-up: insert it again
             if not waiting:
@@ -165,7 +165,8 @@ class Intake(Gates):
                 connection.execute(statement, {"job_id": key, "digest": digest, "detail": detail})
 
 
-def _judge(placed: Placed, row: Existing | None, token: int, owner: bytes | None, claimed: int) -> Inserted:
+def judge(placed: Placed, row: Existing | None, token: int, owner: bytes | None = None, claimed: int = 0) -> Inserted:
+    """What became of a job, by the row that was there before."""
     place, job = placed
     if row is None:
         return _NEW_CLAIMED if place < claimed else _NEW

@@ -10,9 +10,11 @@ from uuid import UUID
 
 from sqlalchemy import Row, Select, delete, func, select
 
-from scheduler.job import JobState, job_id, preview
+from scheduler.job import JobState, NewJob, job_id, preview
 from scheduler.storage.database import Database, retried
+from scheduler.storage.intake import EXISTING, judge
 from scheduler.storage.matching import Wanted, matching
+from scheduler.storage.records import Existing, Outcome
 from scheduler.storage.tables import dead_letters, job_events, jobs
 from scheduler.storage.tables import state as in_state
 
@@ -101,6 +103,16 @@ class Operators(Database):
         with self.connection() as connection:
             return {row.id: JobState(row.state) for row in connection.execute(statement, {"ids": list(ids)})}
 
+    def foresee(self, job: NewJob) -> tuple[Outcome, Record | None]:
+        """What `insert_if_absent` would answer now, and the row that stands, without its body. Nothing is written."""
+        statement = select(*LISTED, jobs.c.token).where(jobs.c.id == job.id)
+        with self.connection() as connection:
+            row = connection.execute(statement).one_or_none()
+        if row is None:
+            return Outcome.NEW, None
+        there = Existing(*(row._mapping[column] for column in EXISTING))
+        return judge((0, job), there, token=self.random.getrandbits(63)).outcome, record(row)
+
     def find_jobs(self, text: str, namespaces: Iterable[str] = ()) -> list[Record]:
         """The jobs, with their bodies, that have this id (a UUID) or this correlation ID, as it is or as it is shown.
 
@@ -138,11 +150,12 @@ class Operators(Database):
         return self._records(statement)
 
     def list_dead_letters(
-        self, *, reason: str | None = None, source: str | None = None, limit: int = 50
+        self, *, reason: str | None = None, source: str | None = None, correlation: str | None = None, limit: int = 50
     ) -> list[Record]:
         """The newest dead letters that match, without their bodies."""
         statement = select(*LETTERS).order_by(dead_letters.c.received_at.desc()).limit(limit)
-        for column, wanted in ((dead_letters.c.reason, reason), (dead_letters.c.source, source)):
+        by_id = (dead_letters.c.correlation_id, correlation and preview(correlation.encode("utf-8", "surrogateescape")))
+        for column, wanted in ((dead_letters.c.reason, reason), (dead_letters.c.source, source), by_id):
             if wanted is not None:
                 statement = statement.where(column == wanted)
         return self._records(statement)

@@ -77,8 +77,12 @@ def test_answers_tell_new_duplicate_conflict_and_collision_apart(storage: Storag
         job("fresh"),
         third._replace(correlation_bytes=b"another"),
     ]
+    foreseen = [storage.foresee(one) for one in offered]
+    assert len(rows(storage)) == 3 and storage.list_conflicts() == []
     answers = storage.insert_if_absent(offered, token=2, look_first=look_first)
     assert answers == [DUPLICATE, CONFLICT, NEW, COLLISION]
+    assert [outcome for outcome, _ in foreseen] == [answer.outcome for answer in answers]
+    assert [standing and standing["correlation_id"] for _, standing in foreseen] == ["job-0", "job-1", None, "job-2"]
     assert len(rows(storage)) == 4
     assert row(storage, second.id)["body"] == b"{}"  # the first wins
 

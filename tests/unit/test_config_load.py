@@ -82,6 +82,12 @@ def test_x_keys_are_free_and_merge_keys_merge(tmp_path: Path) -> None:
     assert (found.routes[0].retries, found.routes[0].timeout) == (4, 1.0)
 
 
+def test_x_keys_in_the_body_of_a_job_are_data(tmp_path: Path) -> None:
+    """They are what its handler is given; beside the body they are free."""
+    found = loaded(tmp_path, "recurring: {n: {every: 1h, handler: 'm:f', x-a: b, body: {x-c: {x-d: 1}}}}\n")
+    assert found.recurring.jobs()["n"].body == {"x-c": {"x-d": 1}}
+
+
 def test_references_are_replaced_in_values(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("from a file\n")

@@ -65,8 +65,24 @@ GOLDEN = {
         'bridge.yaml:6:5: error[not-in-this-version] routes[0].priority: "priority" is not in this version',
     ),
     "a section of a later version": (
-        "tests: []\n",
-        'bridge.yaml:1:1: error[not-in-this-version] tests: "tests" is not in this version',
+        "dashboard: {}\n",
+        'bridge.yaml:1:1: error[not-in-this-version] dashboard: "dashboard" is not in this version',
+    ),
+    "a misspelt key of a test": (
+        ROUTE + "tests:\n  - {name: t, message: {source: demo}, expect: {outcom: job}}\n",
+        'bridge.yaml:7:49: error[unknown-key] tests[0].expect.outcom: did you mean "outcome"?',
+    ),
+    "a test of an unknown source": (
+        ROUTE + "tests:\n  - {name: t, message: {source: dem}}\n",
+        'bridge.yaml:7:33: error[unknown-source] tests[0].message.source: no source "dem": did you mean "demo"?',
+    ),
+    "a test that expects an unknown route": (
+        ROUTE + "tests:\n  - {name: t, message: {source: demo}, expect: {route: demmo}}\n",
+        'bridge.yaml:7:56: error[unknown-route] tests[0].expect.route: no route "demmo": did you mean "demo"?',
+    ),
+    "tests that are no list": (
+        "tests: {name: t}\n",
+        "bridge.yaml:1:8: error[wrong-type] tests: should be a list of tests",
     ),
     "a cron of six fields": (
         "recurring:\n  nightly: {cron: '0 0 3 * * *', handler: 'shop:place'}\n",
@@ -381,7 +397,7 @@ routes:
   - {name: a, from: a, handler: "os:getcwd", dedupe: {key: key}}
   - {name: a, from: a, when: {type: b}, handler: "os:getcwd"}
 pod: {heartbeat: soon, workers: 0}
-tests: []
+tests: [{name: t, message: {source: b, bodi: x}}]
 """
     codes = [
         (line.split(":")[1], line.split("[")[1].split("]")[0]) for line in said(tmp_path, text, import_handlers=True)
@@ -407,7 +423,7 @@ tests: []
         ("16", "duplicate-route"),
         ("17", "bad-duration"),
         ("17", "wrong-value"),
-        ("18", "not-in-this-version"),
+        ("18", "unknown-key"),
     ]
 
 
