@@ -18,6 +18,9 @@ from logging import getLogger
 from pathlib import Path
 from random import Random
 from types import FrameType
+from typing import TYPE_CHECKING
+
+from starlette.routing import BaseRoute, Mount
 
 from bridge.assembly import assemble, decoders, sources, store
 from bridge.backpressure import Backpressure
@@ -34,6 +37,9 @@ from scheduler.inflight import Registration
 from scheduler.loops import LoopThread, waited
 from scheduler.server import Server
 from scheduler.storage import SchemaOutdated, Storage, StoreUnavailable
+
+if TYPE_CHECKING:
+    from bridge.dashboard import Dashboard
 
 log = getLogger("jobbridge.pod")
 
@@ -69,6 +75,7 @@ class Pod:
         # A transactional handler holds a connection while it runs.
         transactional = any(one.options.transactional for one in assembled.registry.values())
         connections = 8 + len(configuration.sources) + (pod.workers if transactional else 0)
+        self._open_store = open_store
         self._storage = open_store(configuration, connections)
         self._heartbeat_storage = open_store(configuration, 1)
         self.server = Server(
@@ -89,7 +96,7 @@ class Pod:
             prune=configuration.recurring.prune,
         )
         self._sources = open_sources(configuration, self._storage)
-        of_source = decoders(configuration, assembled.rules)
+        self._of_source = of_source = decoders(configuration, assembled.rules)
         self._ingests = [
             Ingest(source, of_source[source.name], self.server.offers, self._storage, monotonic)
             for source in self._sources
@@ -139,8 +146,8 @@ class Pod:
             self._hurry.set()
         self._stopping.set()
 
-    def _serve(self) -> Sequence[HttpServer | Pulse]:
-        served: list[HttpServer | Pulse] = []
+    def _serve(self) -> "Sequence[HttpServer | Pulse | Dashboard]":
+        served: list[HttpServer | Pulse | Dashboard] = []
         http, file = self._configuration.http, self._configuration.pod.heartbeat_file
         if http is not None:
             from bridge.metrics import Metrics, Watched  # its library costs memory
@@ -151,10 +158,21 @@ class Pod:
                 self.server, storages, ingests, lambda: self._gate.by_operators, self._versions, self._digest
             )
             health = Health(self.unhealthy, self.unready, Metrics(watched).page)
-            served.append(HttpServer(application(health), http.bind, http.port))
+            more: list[BaseRoute] = []
+            if http.dashboard:
+                dashboard = self._dashboard()
+                served.append(dashboard)
+                more.append(Mount("/", dashboard))
+            served.append(HttpServer(application(health, *more), http.bind, http.port))
         if file is not None:
             served.append(Pulse(Path(file), self.unhealthy, self.unready))
         return served
+
+    def _dashboard(self) -> "Dashboard":
+        from bridge.dashboard import THREADS, Dashboard  # its template engine costs memory as well
+
+        own_store = self._open_store(self._configuration, THREADS)
+        return Dashboard(self._configuration, own_store, self._of_source)
 
     def _await_store(self) -> bool:
         """Wait until the store is there with its schema; False: a signal came first."""

@@ -35,6 +35,7 @@ def check(draft: Draft, *, import_handlers: bool) -> None:
     _routes(draft)
     _unreachable(draft)
     _pod(draft)
+    _http(draft)
     handlers = _handlers(draft) if import_handlers else {}
     _recurring(draft, handlers)
     if import_handlers:
@@ -216,6 +217,13 @@ def _pod(draft: Draft) -> None:
         return  # not given, or a mistake of its own
     if heartbeat < SQLITE_HEARTBEAT:
         draft.document.mistake("heartbeat-too-short", ("pod", "heartbeat"), "on SQLite it must be at least 2s")
+
+
+def _http(draft: Draft) -> None:
+    http = draft.http
+    if http is not None and http.dashboard and http.auth is None and not http.is_loopback:
+        message = "others reach it here: name under http.auth who may come in, or write auth: none"
+        draft.document.mistake("open-dashboard", ("http", "bind"), message)
 
 
 def _handlers(draft: Draft) -> dict[Path, Handler]:
