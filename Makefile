@@ -14,7 +14,7 @@ UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --
 	--no-emit-index-url --no-emit-find-links --no-header pyproject.toml $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run servers test stateful mutants simulate faults soak lint format bench lock clean
+.PHONY: help install run servers test stateful mutants simulate faults soak lint format bench lock vendor clean
 
 help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,7 +35,7 @@ $(INSTALLED): requirements-dev.lock pyproject.toml
 run: install ## Run the demonstration: three pods on one SQLite file, no broker needed
 	$(BIN)/python -m tests.demo $(ARGS)
 
-servers: install ## Get what the tests start: PostgreSQL, MariaDB, RabbitMQ, Kafka (nothing is started here)
+servers: install ## Get what the tests start: PostgreSQL, MariaDB, RabbitMQ, Kafka, Chromium (nothing is started here)
 	@sh tests/servers/install.sh
 	@$(BIN)/python -m tests.servers.kafka_files
 
@@ -74,6 +74,9 @@ lock: install ## Write both lock files anew from pyproject.toml; ARGS=--upgrade 
 	$(BIN)/pip install --quiet --disable-pip-version-check uv
 	$(UV_COMPILE) --extra all --output-file requirements.lock
 	$(UV_COMPILE) --extra all --extra dev --output-file requirements-dev.lock
+
+vendor: install ## Fetch the scripts that pages load from their npm packages; ARGS=--new after a version was changed
+	$(BIN)/python -m tests.dashboard.vendor $(ARGS)
 
 clean: ## Delete all that make has put here, .venv too
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

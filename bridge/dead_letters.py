@@ -7,6 +7,7 @@ from enum import Enum, auto
 from hashlib import blake2b
 from logging import getLogger
 from typing import NamedTuple
+from uuid import UUID
 
 from bridge.decode import Decoder, Rejection, Request
 from bridge.message import Message
@@ -15,6 +16,9 @@ from scheduler.storage import Storage
 from scheduler.storage.records import DeadLetter, Outcome
 
 log = getLogger("jobbridge.dead_letters")
+
+Decoders = Mapping[str, Decoder]
+"""By source."""
 
 MAX_BODY = 4 * 1024**2
 """Bytes of a body that are kept whole; of a longer one the head, the digest and the length are."""
@@ -112,6 +116,7 @@ class Replayed(NamedTuple):
 
     outcome: Replay
     detail: str = ""
+    job: UUID | None = None
 
 
 class Lost(Exception):
@@ -132,8 +137,38 @@ def kept(letter: Mapping[str, object], sources: Container[str]) -> tuple[str, Me
     return source, message_of(str(letter["envelope"]), body)
 
 
-def replay(decoders: Mapping[str, Decoder], storage: Storage, key: bytes) -> Replayed:
-    """Offer a dead letter again, as its source's message, to the routes as they are now."""
+_CONFLICT = "a job with this correlation ID and another body stands"
+
+
+def tried(decoders: Decoders, storage: Storage, key: bytes) -> dict[str, object]:
+    """What `replay` would make of a dead letter now; nothing is changed."""
+    letter = storage.dead_letter(key)
+    if letter is None:
+        return {"outcome": "NOT_FOUND"}
+    try:
+        source, message = kept(letter, decoders)
+    except Lost as why:
+        return {"outcome": "STILL_REJECTED", "detail": str(why)}
+    decoded = decoders[source].decode(message)
+    if isinstance(decoded, Rejection):
+        return {"outcome": "STILL_REJECTED", "detail": f"{decoded.reason}: {decoded.detail}"}
+    if not isinstance(decoded, Request):
+        return {"outcome": "IGNORED"}
+    job = decoded.job
+    told: dict[str, object] = {"route": job.route, "handler": job.handler, "job": UUID(bytes=job.id)}
+    outcome, stands = storage.foresee(job)
+    if outcome in (Outcome.CONFLICT, Outcome.COLLISION):
+        return {"outcome": "STILL_REJECTED", "detail": _CONFLICT, **told}
+    if stands is not None:
+        return {"outcome": "DUPLICATE", "state": stands["state"], **told}
+    return {"outcome": "CREATED", **told}
+
+
+def replay(decoders: Decoders, storage: Storage, key: bytes, by: str = "") -> Replayed:
+    """Offer a dead letter again, as its source's message, to the routes as they are now.
+
+    :param by: who does it, for the history of a job that is made.
+    """
     letter = storage.dead_letter(key)
     if letter is None:
         return Replayed(Replay.NOT_FOUND)
@@ -144,12 +179,14 @@ def replay(decoders: Mapping[str, Decoder], storage: Storage, key: bytes) -> Rep
     decoded = decoders[source].decode(message)
     if isinstance(decoded, Rejection):
         return Replayed(Replay.STILL_REJECTED, f"{decoded.reason}: {decoded.detail}")
-    outcome = Replay.DUPLICATE
+    outcome, job = Replay.DUPLICATE, None
     if isinstance(decoded, Request):
         (answer,) = storage.insert_if_absent([decoded.job], token=secrets.randbits(63))
         if answer.outcome in (Outcome.CONFLICT, Outcome.COLLISION):
-            return Replayed(Replay.STILL_REJECTED, "a job with this correlation ID and another body stands")
+            return Replayed(Replay.STILL_REJECTED, _CONFLICT)
+        job = UUID(bytes=decoded.job.id)
         if answer.outcome is Outcome.NEW:
             outcome = Replay.CREATED
+            storage.note(job.bytes, "REPLAYED", f"by {by}; it was a dead letter: {letter['reason']}")
     storage.drop_dead_letter(key)
-    return Replayed(outcome)
+    return Replayed(outcome, job=job)

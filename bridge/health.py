@@ -14,7 +14,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from bridge.pulse import Check, only_wrong
 
@@ -28,8 +28,11 @@ class Health(NamedTuple):
     """The page for whoever accepts this, and its content type."""
 
 
-def application(health: Health) -> Starlette:
-    """The ASGI application."""
+def application(health: Health, *more: BaseRoute) -> Starlette:
+    """The ASGI application.
+
+    :param more: what it serves besides.
+    """
 
     def page(check: Check) -> Callable[[Request], Response]:
         def answer(request: Request) -> Response:
@@ -48,7 +51,7 @@ def application(health: Health) -> Starlette:
         return Response(body, headers={"content-type": content_type})
 
     pages = {"/livez": page(health.live), "/readyz": page(health.ready), "/metrics": metrics}
-    return Starlette(routes=[Route(path, endpoint) for path, endpoint in pages.items()])
+    return Starlette(routes=[*(Route(path, endpoint) for path, endpoint in pages.items()), *more])
 
 
 class HttpServer:

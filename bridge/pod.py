@@ -36,6 +36,7 @@ from scheduler.server import Server
 from scheduler.storage import SchemaOutdated, Storage, StoreUnavailable
 
 if TYPE_CHECKING:
+    from bridge.dashboard import Dashboard
     from bridge.health import HttpServer
 
 log = getLogger("jobbridge.pod")
@@ -72,6 +73,7 @@ class Pod:
         # A transactional handler holds a connection while it runs.
         transactional = any(one.options.transactional for one in assembled.registry.values())
         connections = 8 + len(configuration.sources) + (pod.workers if transactional else 0)
+        self._open_store = open_store
         self._storage = open_store(configuration, connections)
         self._heartbeat_storage = open_store(configuration, 1)
         self.server = Server(
@@ -92,7 +94,7 @@ class Pod:
             prune=configuration.recurring.prune,
         )
         self._sources = open_sources(configuration, self._storage)
-        of_source = decoders(configuration, assembled.rules)
+        self._of_source = of_source = decoders(configuration, assembled.rules)
         self._ingests = [
             Ingest(source, of_source[source.name], self.server.offers, self._storage, monotonic)
             for source in self._sources
@@ -142,16 +144,14 @@ class Pod:
             self._hurry.set()
         self._stopping.set()
 
-    def _serve(self) -> "Sequence[HttpServer | Pulse]":
-        served: list[HttpServer | Pulse] = []
+    def _serve(self) -> "Sequence[HttpServer | Pulse | Dashboard]":
         http, file = self._configuration.http, self._configuration.pod.heartbeat_file
-        if http is not None:
-            served.append(self._pages(http))
+        served: list[HttpServer | Pulse | Dashboard] = [] if http is None else [*self._pages(http)]
         if file is not None:
             served.append(Pulse(Path(file), self.unhealthy, self.unready))
         return served
 
-    def _pages(self, http: Http) -> "HttpServer":
+    def _pages(self, http: Http) -> "Sequence[HttpServer | Dashboard]":
         # Their libraries are an extra, and cost memory.
         from bridge.health import Health, HttpServer, application
         from bridge.metrics import Metrics, Watched
@@ -160,7 +160,14 @@ class Pod:
         storages = (self._storage, self._heartbeat_storage)
         watched = Watched(self.server, storages, ingests, lambda: self._gate.by_operators, self._versions, self._digest)
         health = Health(self.unhealthy, self.unready, Metrics(watched).page)
-        return HttpServer(application(health), http.bind, http.port)
+        if not http.dashboard:
+            return (HttpServer(application(health), http.bind, http.port),)
+        from starlette.routing import Mount
+
+        from bridge.dashboard import THREADS, Dashboard
+
+        dashboard = Dashboard(self._configuration, self._open_store(self._configuration, THREADS), self._of_source)
+        return dashboard, HttpServer(application(health, Mount("/", dashboard)), http.bind, http.port)
 
     def _await_store(self) -> bool:
         """Wait until the store is there with its schema; False: a signal came first."""

@@ -56,8 +56,11 @@ def act(name: str, text: str) -> click.Command:
             raise click.UsageError("filters and --dry-run go with --all-matching, and not with ids")
         if all_matching and not (yes or dry_run or _may_ask()):
             raise click.UsageError("there is no terminal to ask on: add --yes, or --dry-run to see how many it is")
+        from bridge.shown import doing as doing_of
+        from scheduler.who import who
+
         configuration = configured(config)
-        doing = _doing(name, configuration)
+        doing = doing_of(configuration, name, who())
         state = filters["state"]
         if state is not None and state not in doing.verb.possible:
             raise click.UsageError(f"{name} is for jobs that are {', '.join(sorted(doing.verb.possible))}")
@@ -73,14 +76,6 @@ def act(name: str, text: str) -> click.Command:
 
 def _may_ask() -> bool:
     return sys.stdin.isatty()
-
-
-def _doing(name: str, configuration: Configuration) -> Doing:
-    from scheduler.storage.acts import VERBS, Doing
-    from scheduler.who import who
-
-    windows = {route.name: int(route.dedupe.window * 1_000_000) for route in configuration.routes}
-    return Doing(VERBS[name], who(), windows_us=windows)
 
 
 def _sweep(storage: Storage, doing: Doing, filters: Filters, output: str | None, *, ask: bool, dry_run: bool) -> None:
@@ -105,6 +100,8 @@ def _sweep(storage: Storage, doing: Doing, filters: Filters, output: str | None,
 
 def _act(configuration: Configuration, storage: Storage, doing: Doing, name: str) -> tuple[str, str]:
     """What became of the job of this name, and why."""
+    from bridge.shown import why_not
+
     try:
         found = find(configuration, storage, name)
     except NotFound as error:
@@ -113,11 +110,5 @@ def _act(configuration: Configuration, storage: Storage, doing: Doing, name: str
         return "AMBIGUOUS", f"{len(found)} jobs have this correlation ID: name one by its id"
     key = found[0]["id"]
     assert isinstance(key, UUID)
-    why = {
-        "NOT_FOUND": "it is gone meanwhile",
-        "WRONG_STATE": f"not possible while it is {found[0]['state']}",
-        "BODY_DROPPED": "its body was dropped when it succeeded",
-        "LOST_RACE": "it moved on meanwhile: look again",
-    }
     result = storage.act(doing, key.bytes).name
-    return result, why.get(result, "")
+    return result, why_not(result, found[0]["state"])

@@ -71,12 +71,18 @@ def replay(context: click.Context, config: Path | None, output: str | None, name
     """Offer dead letters again, as their source's messages. One that becomes a job, or is one already, is dropped."""
     from bridge.assembly import assemble, decoders
     from bridge.dead_letters import replay as replay_one
+    from scheduler.who import who
 
     configuration = configured(config, import_handlers=True)
     of_source = decoders(configuration, assemble(configuration).rules)
     with opened(configuration) as storage:
         context.exit(
-            each(names, lambda name: _replayed(name, partial(replay_one, of_source, storage)), output, done=_DONE)
+            each(
+                names,
+                lambda name: _replayed(name, partial(replay_one, of_source, storage, by=who())),
+                output,
+                done=_DONE,
+            )
         )
 
 

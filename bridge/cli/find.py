@@ -17,7 +17,9 @@ def find(configuration: Configuration, storage: Storage, name: str) -> Sequence[
 
     :raises NotFound: there is none.
     """
-    found = storage.find_jobs(name, sorted({route.namespace for route in configuration.routes}))
+    from bridge.shown import namespaces
+
+    found = storage.find_jobs(name, namespaces(configuration))
     if not found:
         raise NotFound(f"no job has the id or the correlation ID {name!r}")
     return found

@@ -14,7 +14,8 @@ from bridge.cli.output import chosen, print_records
 @click.argument("topic", required=False)
 def help_(topic: str | None) -> None:
     """Print a guide; without TOPIC list them."""
-    guides = {place.name.removesuffix(".md"): place.read_text() for place in files("bridge").joinpath("help").iterdir()}
+    texts = (place for place in files("bridge").joinpath("help").iterdir() if place.name.endswith(".md"))
+    guides = {place.name.removesuffix(".md"): place.read_text() for place in texts}
     if topic is None:
         titles = [{"topic": name, "title": guides[name].partition("\n")[0].lstrip("# ")} for name in sorted(guides)]
         print_records(titles, ("topic", "title"), None)

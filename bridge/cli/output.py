@@ -10,7 +10,6 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 import click
 
@@ -23,43 +22,10 @@ FORMATS = ("table", "tsv", "json", "ndjson")
 
 Record = Mapping[str, object]
 
-_MOMENTS = ("at", "last_heartbeat")
-_JSON_TEXT = ("headers", "envelope")
-
 
 def chosen(output: str | None) -> str:
     """The form to print in: what was asked for, else what stdout is made for."""
     return output or ("table" if sys.stdout.isatty() else "tsv")
-
-
-def moment(microseconds: int) -> str:
-    """Microseconds since 1970 as RFC 3339 in UTC."""
-    from scheduler.instants import instant_of
-
-    return instant_of(microseconds).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def presentable(record: Record) -> dict[str, object]:
-    """A row as JSON shows it: times in RFC 3339, ids as UUIDs, bytes in hex, a body as the text that it is.
-
-    A body that is not UTF-8 is `body_hex`, and `body` is null.
-    """
-    shown: dict[str, object] = {}
-    for name, value in record.items():
-        if isinstance(value, int) and (name.endswith("_at") or name in _MOMENTS):
-            shown[name] = moment(value)
-        elif name in _JSON_TEXT and isinstance(value, str):
-            shown[name] = json.loads(value)
-        elif name == "body" and isinstance(value, bytes):
-            try:
-                shown[name] = value.decode()
-            except UnicodeDecodeError:
-                shown |= {name: None, "body_hex": value.hex()}
-        elif isinstance(value, bytes):
-            shown[name] = value.hex()
-        else:
-            shown[name] = str(value) if isinstance(value, UUID) else value
-    return shown
 
 
 def print_json(value: object) -> None:
@@ -68,6 +34,8 @@ def print_json(value: object) -> None:
 
 def print_records(records: Iterable[Record], columns: Sequence[str], output: str | None) -> None:
     """Print rows: in JSON with all their fields, else with these columns."""
+    from bridge.shown import presentable
+
     rows = [presentable(record) for record in records]
     form = chosen(output)
     if form == "json":
@@ -81,6 +49,8 @@ def print_records(records: Iterable[Record], columns: Sequence[str], output: str
 
 def print_record(record: Record, output: str | None) -> None:
     """Print one row, a line for each field."""
+    from bridge.shown import presentable
+
     row = presentable(record)
     form = chosen(output)
     if form == "json":
@@ -115,6 +85,8 @@ def _print_cells(rows: Sequence[Sequence[str]], columns: Sequence[str], form: st
 
 def table(records: Iterable[Record], columns: Sequence[str]) -> Table:
     """Rows as Rich shows them."""
+    from bridge.shown import presentable
+
     rows = [presentable(record) for record in records]
     return _table([[_cell(row.get(column)) for column in columns] for row in rows], columns)[0]
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 import click
 
@@ -16,8 +14,6 @@ from bridge.cli.options import common_options, config_option, configured, opened
 from bridge.cli.output import print_record, print_records
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from scheduler.recurring import Recurring
     from scheduler.storage import Storage
 
@@ -48,9 +44,11 @@ def recurring() -> None:
 @common_options
 def list_(config: Path | None, output: str | None) -> None:
     """List all recurring jobs: when each runs next, and why it last did not."""
+    from bridge.shown import recurring_shown
+
     with opened(configured(config)) as storage:
         rows = storage.list_recurring()
-    print_records([row | _shown(str(row.pop("spec"))) | _paused(row) for row in rows], _LISTED, output)
+    print_records(map(recurring_shown, rows), _LISTED, output)
 
 
 @recurring.command("next")
@@ -59,17 +57,12 @@ def list_(config: Path | None, output: str | None) -> None:
 @click.option("-n", "number", type=click.IntRange(1, 1000), default=5, show_default=True, help="How many.")
 def next_(config: Path | None, output: str | None, name: str, number: int) -> None:
     """Show when a recurring job runs next, in UTC and by the clock on the wall."""
-    from scheduler.instants import instant_of, rfc3339
+    from bridge.shown import next_ticks
+    from scheduler.instants import instant_of
 
     with opened(configured(config)) as storage:
-        found = _found(storage, name)
-        ticks = islice(_ticks(found, instant_of(storage.clock())), number)
-    zone = ZoneInfo(found.timezone)
-    print_records(
-        [{"tick": rfc3339(tick), "local": tick.astimezone(zone).isoformat()} for tick in ticks],
-        ("tick", "local"),
-        output,
-    )
+        ticks = next_ticks(_found(storage, name), instant_of(storage.clock()), number)
+    print_records(ticks, ("tick", "local"), output)
 
 
 @recurring.command()
@@ -78,10 +71,11 @@ def next_(config: Path | None, output: str | None, name: str, number: int) -> No
 def trigger(config: Path | None, name: str) -> None:
     """Make one job of it now, and print the job's id."""
     from scheduler.recurring import triggered
+    from scheduler.who import who
 
     with opened(configured(config)) as storage:
         _found(storage, name)
-        job = storage.trigger_recurring(name, triggered)
+        job = storage.trigger_recurring(name, triggered, who())
     if job is None:
         raise _missing(name)
     click.echo(str(UUID(bytes=job.id)))
@@ -92,8 +86,10 @@ def trigger(config: Path | None, name: str) -> None:
 @click.argument("name")
 def pause(config: Path | None, name: str) -> None:
     """Make no more jobs of it until it is resumed."""
+    from scheduler.who import who
+
     with opened(configured(config)) as storage:
-        if not storage.pause_recurring(name):
+        if not storage.pause_recurring(name, who()):
             raise _missing(name)
 
 
@@ -151,26 +147,3 @@ def _found(storage: Storage, name: str) -> Recurring:
 
 def _missing(name: str) -> NotFound:
     return NotFound(f"no recurring job is called {name!r}: a pod declares what its configuration has when it starts")
-
-
-def _ticks(found: Recurring, after: datetime) -> Iterator[datetime]:
-    tick = found.after(after)
-    while tick is not None:
-        yield tick
-        tick = found.after(tick)
-
-
-def _paused(row: dict[str, object]) -> dict[str, object]:
-    return {"paused": row["paused_at"] is not None}
-
-
-def _shown(spec: str) -> dict[str, object]:
-    from bridge.config.units import duration_text
-    from scheduler.recurring import Recurring
-
-    try:
-        found = Recurring.loads(spec)
-    except ValueError:
-        return {"schedule": "made by another version", "timezone": None, "handler": None}
-    schedule = found.cron or f"every {duration_text(found.every or 0)}"
-    return {"schedule": schedule, "timezone": found.timezone, "handler": found.handler}

@@ -19,7 +19,7 @@ import click
 
 from bridge.cli.exits import Unreachable
 from bridge.cli.options import config_option, configured, opened
-from bridge.cli.output import presentable, print_json
+from bridge.cli.output import print_json
 from bridge.cli.stats import counted
 from bridge.cli.version import versions
 
@@ -35,7 +35,7 @@ def report(config: Path | None) -> None:
     Without bodies, headers, correlation IDs, texts of errors and passwords. Read it before you send it.
     """
     configuration = configured(config)
-    shown = configuration.model_dump(mode="json", exclude_none=True, exclude={"tests"})
+    shown = configuration.model_dump(mode="json", exclude_none=True, exclude={"tests": True, "http": {"auth"}})
     for job in configuration.recurring.jobs():
         del shown["recurring"][job]["body"]
     needed = (one for one in requires("jobbridge") or () if not re.search("extra == .dev", one))
@@ -59,6 +59,7 @@ _ERROR = re.compile(r"^([A-Za-z_][\w.]*)(?::|$)", re.MULTILINE)
 
 
 def _facts(storage: Storage) -> dict[str, object]:
+    from bridge.shown import presentable
     from scheduler.job import JobState
 
     servers = []

@@ -13,7 +13,6 @@ import click
 
 from bridge.cli.options import common_options, config_option, configured, opened
 from bridge.cli.output import Record, chosen, print_records, table
-from bridge.cli.pauses import source_rows
 from bridge.cli.wait import length
 
 if TYPE_CHECKING:
@@ -78,6 +77,8 @@ def top(config: Path | None, interval: float) -> None:
 def _page(configuration: Configuration, storage: Storage) -> RenderableType:
     from rich.console import Group
 
+    from bridge.shown import sources_shown
+
     servers = []
     for row, is_master in storage.live_servers():
         told = json.loads(row.status)
@@ -90,5 +91,11 @@ def _page(configuration: Configuration, storage: Storage) -> RenderableType:
         routes[str(count["route"])][str(count["outcome"])] = count["per_second"]
     shown = [{**route, "route": name or "(none)"} for name, route in routes.items()]
     return Group(
-        *(table(servers, _SERVERS), "", table(source_rows(configuration, storage), _SOURCES), "", table(shown, _ROUTES))
+        *(
+            table(servers, _SERVERS),
+            "",
+            table(sources_shown(configuration, storage), _SOURCES),
+            "",
+            table(shown, _ROUTES),
+        )
     )

@@ -11,9 +11,8 @@ import click
 
 from bridge.cli.exits import NotFound
 from bridge.cli.find import find
-from bridge.cli.jobs import history_of
 from bridge.cli.options import common_options, configured, opened
-from bridge.cli.output import Record, chosen, presentable, print_records
+from bridge.cli.output import Record, chosen, print_records
 
 if TYPE_CHECKING:
     from bridge.config.model import Configuration
@@ -38,10 +37,12 @@ def trace(config: Path | None, output: str | None, name: str) -> None:
 
 
 def _lines(configuration: Configuration, storage: Storage, name: str) -> Iterator[Record]:
+    from bridge.shown import history, presentable
+
     with suppress(NotFound):
         for job in find(configuration, storage, name):
             whose = {"id": job["id"], "route": job["route"], "source": job["source"]}
-            for line in history_of(storage, job):
+            for line in history(storage, job):
                 came = f"from {job['source'] or 'a program'}, for {job['handler']}" if line["kind"] == "CREATED" else ""
                 yield {**whose, **line, "detail": line["detail"] or came}
     for letter in storage.list_dead_letters(correlation=name, limit=1000):

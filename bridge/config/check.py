@@ -23,7 +23,7 @@ from scheduler.extras import lacking
 from scheduler.filters import collect_filters
 from scheduler.handlers import Handler, HandlerError, HandlerRegistry, collect
 
-HTTP_PACKAGES = ("prometheus_client", "starlette", "uvicorn")
+HTTP_PACKAGES = ("jinja2", "markupsafe", "prometheus_client", "starlette", "uvicorn")
 """What the pages import; the extra `http` brings them."""
 
 SQLITE_HEARTBEAT = 2.0
@@ -39,6 +39,7 @@ def check(draft: Draft, *, import_handlers: bool) -> None:
     _routes(draft)
     _unreachable(draft)
     _pod(draft)
+    _http(draft)
     _extras(draft, serves=import_handlers)
     handlers = _handlers(draft) if import_handlers else {}
     _recurring(draft, handlers)
@@ -221,6 +222,13 @@ def _pod(draft: Draft) -> None:
         return  # not given, or a mistake of its own
     if heartbeat < SQLITE_HEARTBEAT:
         draft.document.mistake("heartbeat-too-short", ("pod", "heartbeat"), "on SQLite it must be at least 2s")
+
+
+def _http(draft: Draft) -> None:
+    http = draft.http
+    if http is not None and http.dashboard and http.auth is None and not http.is_loopback:
+        message = "others reach it here: name under http.auth who may come in, or write auth: none"
+        draft.document.mistake("open-dashboard", ("http", "bind"), message)
 
 
 def _extras(draft: Draft, *, serves: bool) -> None:

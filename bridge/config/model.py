@@ -9,12 +9,14 @@ import re
 import socket
 from collections.abc import Mapping
 from hashlib import blake2b
+from ipaddress import ip_address
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    PlainSerializer,
     SecretStr,
     field_validator,
     model_validator,
@@ -215,9 +217,50 @@ class Pod(Section):
     """Written anew every two seconds while this process lives, for probes where no port is open."""
 
 
+class Person(Section):
+    """Who may see the dashboard."""
+
+    password: SecretStr = Field(min_length=1)
+    role: Literal["viewer", "operator"] = "viewer"
+
+
+def _people(value: object) -> object:
+    if value == "none":
+        return {}
+    if value == {}:
+        raise PydanticCustomError("empty-auth", "name who may come in, or write none")
+    return value
+
+
+def _no_colon(value: str) -> str:
+    if ":" in value:
+        raise PydanticCustomError("bad-name", "no colon in a name: Basic authentication ends it there")
+    return value
+
+
 class Http(Section):
     port: int = Field(ge=1, le=65_535)
     bind: Text = "127.0.0.1"
+    dashboard: bool = False
+    auth: Annotated[
+        dict[Annotated[Name, AfterValidator(_no_colon)], Person] | None,
+        BeforeValidator(_people),
+        PlainSerializer(lambda people: people or (None if people is None else "none"), when_used="json"),
+    ] = Field(None, json_schema_extra={"examples": ["none"]})
+    """Who may come in; empty: everybody, as the file says in so many words; None: it says nothing."""
+    hosts: tuple[Name, ...] = ()
+    """What browsers may call this pod, besides its own names."""
+    payloads: Literal["show", "keys", "hide"] = "keys"
+    """What is shown of bodies and headers: all, their keys alone, nothing."""
+    read_only: bool = False
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether nobody but this machine reaches it."""
+        try:
+            return ip_address(self.bind).is_loopback
+        except ValueError:
+            return self.bind == "localhost"
 
 
 class Configuration(Section):
@@ -243,6 +286,8 @@ class Configuration(Section):
         return self.model_dump(mode="json", exclude_none=True)
 
     def digest(self) -> str:
-        """The same on all pods that run the same configuration: the pod's own name, secrets and tests are left out."""
-        shown = self.model_dump(mode="json", exclude={"pod": {"name", "heartbeat_file"}, "tests": True})
+        """The same on all pods that run the same configuration: what each has of its own, name, port and file, is left
+        out, and secrets and tests are."""
+        own: dict[str, bool | set[str]] = {"pod": {"name", "heartbeat_file"}, "http": {"port"}, "tests": True}
+        shown = self.model_dump(mode="json", exclude=own)
         return blake2b(json.dumps(shown, sort_keys=True).encode(), digest_size=8).hexdigest()

@@ -1,5 +1,6 @@
 """Validates each part of a document on its own, and says what pydantic found in the words and places of the file."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import TypeVar, get_args
@@ -28,7 +29,7 @@ from bridge.config.routes import RecurringJob, Route
 from bridge.config.section import Name, Section, Text
 from bridge.config.urls import scheme_of
 
-_PLANNED = "auth dashboard priority"
+_PLANNED = "priority"
 """Keys of later versions: refused by that name, so that no one takes them for a typing error or for working."""
 
 _SHOULD = {
@@ -232,9 +233,13 @@ def _model_at(model: type[Section], location: tuple[int | str, ...]) -> type[Sec
     for part in location:
         named = {name_of(model, name): info.annotation for name, info in model.model_fields.items()}
         annotation = named.get(str(part))
-        model = next(filter(_is_section, (annotation, *get_args(annotation))), model)
+        model = next(_sections(annotation), model)
     return model
 
 
-def _is_section(annotation: object) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, Section)
+def _sections(annotation: object) -> Iterator[type[Section]]:
+    """The sections in an annotation, such as a mapping of them."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _sections(part)

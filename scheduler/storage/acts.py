@@ -99,7 +99,7 @@ class Acts(Gates):
 
     def count_matching(self, verb: Verb, began: int, **wanted: Unpack[Wanted]) -> dict[JobState, int]:
         """How many jobs matched by `began`, of those that the act is for, by state."""
-        statement = select(jobs.c.state, func.count()).where(_matched(verb, began, wanted)).group_by(jobs.c.state)
+        statement = select(jobs.c.state, func.count()).where(matched(verb, began, wanted)).group_by(jobs.c.state)
         with self.connection() as connection:
             return {JobState(state): number for state, number in connection.execute(statement)}
 
@@ -107,7 +107,7 @@ class Acts(Gates):
         self, doing: Doing, began: int, *, batch: int = BATCH, **wanted: Unpack[Wanted]
     ) -> Iterator[Counter[Act]]:
         """Do it to all jobs that matched by `began`, in the order of their ids; what became of each batch."""
-        statement = _seen.where(_matched(doing.verb, began, wanted)).order_by(jobs.c.id).limit(batch)
+        statement = _seen.where(matched(doing.verb, began, wanted)).order_by(jobs.c.id).limit(batch)
         last = b""
         while True:
             with self.connection() as connection:
@@ -118,6 +118,12 @@ class Acts(Gates):
             able = [one for one in seen if not _lacks_body(doing, one)]
             done = self._write(doing, able) if able else 0
             yield Counter({Act.DONE: done, Act.LOST_RACE: len(able) - done, Act.BODY_DROPPED: len(seen) - len(able)})
+
+    @retried
+    def note(self, key: bytes, kind: str, detail: str) -> None:
+        """Add a line to a job's history."""
+        with self.connection() as connection:
+            connection.execute(insert(job_events).values(job_id=key, at=self.now, kind=kind, detail=detail, times=1))
 
     @retried
     def _write(self, doing: Doing, seen: Sequence[Seen]) -> int:
@@ -161,7 +167,8 @@ def _lacks_body(doing: Doing, seen: Seen) -> bool:
     return doing.verb.target is JobState.ENQUEUED and bool(seen.dropped)
 
 
-def _matched(verb: Verb, began: int, wanted: Wanted) -> ColumnElement[bool]:
+def matched(verb: Verb, began: int, wanted: Wanted) -> ColumnElement[bool]:
+    """The condition: the act is for it, and it was so by `began`."""
     return and_(
         jobs.c.state.in_([in_state(one) for one in sorted(verb.possible)]),
         jobs.c.created_at <= began,

@@ -2,7 +2,7 @@
 
 from typing import TypedDict
 
-from sqlalchemy import func, select
+from sqlalchemy import FromClause, func, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from scheduler.job import JobState
@@ -23,8 +23,11 @@ class Wanted(TypedDict, total=False):
     """Ended since then, or created where they have not ended; microseconds since 1970."""
 
 
-def matching(wanted: Wanted) -> list[ColumnElement[bool]]:
-    """The conditions."""
+def matching(wanted: Wanted, jobs: FromClause = jobs) -> list[ColumnElement[bool]]:
+    """The conditions.
+
+    :param jobs: what is looked through: the table, or some of its rows.
+    """
     found: list[ColumnElement[bool]] = []
     if (state := wanted.get("state")) is not None:
         found.append(jobs.c.state == in_state(state))

@@ -21,8 +21,8 @@ from scheduler.storage.tables import state as in_state
 Record = dict[str, object]
 """A row by its columns' names. Keys of 16 bytes are UUIDs."""
 
-_LISTED = [column for column in jobs.c if column.name not in {"token", "body"}]
-_LETTERS = [column for column in dead_letters.c if column.name != "body"]
+LISTED = [column for column in jobs.c if column.name not in {"token", "body"}]
+LETTERS = [column for column in dead_letters.c if column.name != "body"]
 _UNDONE = {
     JobState.SCHEDULED: (jobs.c.due_at,),
     JobState.ENQUEUED: (jobs.c.lane, jobs.c.due_at),
@@ -39,6 +39,14 @@ def record(row: Row[*tuple[object, ...]]) -> Record:
         name: UUID(bytes=value) if name in _KEYS and isinstance(value, bytes) else value
         for name, value in row._mapping.items()
     }
+
+
+def keys_of(text: str, namespaces: Iterable[str]) -> list[bytes]:
+    """The keys that a job with this id (a UUID), or with this correlation ID in one of the namespaces, has."""
+    keys = [job_id(namespace, text.encode("utf-8", "surrogateescape")) for namespace in namespaces]
+    with contextlib.suppress(ValueError):
+        keys.append(UUID(text).bytes)
+    return keys
 
 
 class Operators(Database):
@@ -87,7 +95,7 @@ class Operators(Database):
         newest = (
             (jobs.c.created_at.desc(), jobs.c.due_at.desc()) if wanted.get("state") is None else (jobs.c.due_at.desc(),)
         )
-        return self._records(select(*_LISTED).where(*matching(wanted)).order_by(*newest).limit(limit))
+        return self._records(select(*LISTED).where(*matching(wanted)).order_by(*newest).limit(limit))
 
     def states(self, ids: Iterable[bytes]) -> dict[bytes, JobState]:
         """The states of those of these jobs that are there."""
@@ -97,7 +105,7 @@ class Operators(Database):
 
     def foresee(self, job: NewJob) -> tuple[Outcome, Record | None]:
         """What `insert_if_absent` would answer now, and the row that stands, without its body. Nothing is written."""
-        statement = select(*_LISTED, jobs.c.token).where(jobs.c.id == job.id)
+        statement = select(*LISTED, jobs.c.token).where(jobs.c.id == job.id)
         with self.connection() as connection:
             row = connection.execute(statement).one_or_none()
         if row is None:
@@ -111,9 +119,7 @@ class Operators(Database):
         :param namespaces: where to look by key first; without a hit the whole table is read.
         """
         raw = text.encode("utf-8", "surrogateescape")
-        keys = [job_id(namespace, raw) for namespace in namespaces]
-        with contextlib.suppress(ValueError):
-            keys.append(UUID(text).bytes)
+        keys = keys_of(text, namespaces)
         statement = select(*(column for column in jobs.c if column.name != "token"))
         found = self._records(statement.where(jobs.c.id.in_(keys)))
         return found or self._records(statement.where(jobs.c.correlation_id == preview(raw)).limit(100))
@@ -147,7 +153,7 @@ class Operators(Database):
         self, *, reason: str | None = None, source: str | None = None, correlation: str | None = None, limit: int = 50
     ) -> list[Record]:
         """The newest dead letters that match, without their bodies."""
-        statement = select(*_LETTERS).order_by(dead_letters.c.received_at.desc()).limit(limit)
+        statement = select(*LETTERS).order_by(dead_letters.c.received_at.desc()).limit(limit)
         by_id = (dead_letters.c.correlation_id, correlation and preview(correlation.encode("utf-8", "surrogateescape")))
         for column, wanted in ((dead_letters.c.reason, reason), (dead_letters.c.source, source), by_id):
             if wanted is not None:

@@ -8,14 +8,14 @@ is due and what becomes of it are rules, which are handed in and decide on the r
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import BigInteger, Connection, Row, bindparam, delete, null, select, update
+from sqlalchemy import BigInteger, Connection, Row, bindparam, delete, insert, null, select, update
 
 from scheduler.job import FINISHED, NewJob
 from scheduler.recurring import Decision
 from scheduler.storage.database import Contended, retried
 from scheduler.storage.intake import Intake
 from scheduler.storage.operators import Record, record
-from scheduler.storage.tables import jobs, recurring
+from scheduler.storage.tables import job_events, jobs, recurring
 
 ROWS = 200
 """At a time. No transaction may be idle for long while the rules are asked."""
@@ -131,25 +131,35 @@ class RecurringJobs(Intake):
             self._insert(connection, placed, self.random.getrandbits(63), None, 0)
 
     @retried
-    def trigger_recurring(self, name: str, make: Callable[[str, int], NewJob]) -> NewJob | None:
-        """Make one job now, which counts as its last one; None: there is no such recurring job."""
+    def trigger_recurring(self, name: str, make: Callable[[str, int], NewJob], by: str = "") -> NewJob | None:
+        """Make one job now, which counts as its last one; None: there is no such recurring job.
+
+        :param by: who asks for it, for the job's history.
+        """
         with self.transaction() as connection:
             row = self._locked(connection, name)
             if row is None:
                 return None
             job = make(row.spec, int(connection.execute(select(self.now)).scalar_one()))
             self._put(connection, [job])
+            told = insert(job_events).values(job_id=job.id, at=self.now, kind="TRIGGERED", detail=f"by {by}", times=1)
+            if by:
+                connection.execute(told)
             values = {"last_job": job.id, "job_before": row.last_job}
             connection.execute(update(recurring).where(recurring.c.name == name).values(values))
             return job
 
     @retried
-    def pause_recurring(self, name: str) -> bool:
-        """Make no more jobs until it is resumed; False: there is no such recurring job."""
+    def pause_recurring(self, name: str, by: str = "") -> bool:
+        """Make no more jobs until it is resumed; False: there is no such recurring job.
+
+        :param by: who asks for it; noted on the row.
+        """
         with self.transaction() as connection:
             row = self._locked(connection, name)
             if row is not None and row.paused_at is None:
-                connection.execute(update(recurring).where(recurring.c.name == name).values(paused_at=self.now))
+                values = {"paused_at": self.now, "note": f"paused by {by}" if by else row.note}
+                connection.execute(update(recurring).where(recurring.c.name == name).values(values))
             return row is not None
 
     @retried

@@ -18,7 +18,7 @@ from scheduler.storage.database import Options
 from scheduler.storage.execution import Execution
 from scheduler.storage.intake import Intake
 from scheduler.storage.local_queue import LocalQueue
-from scheduler.storage.operators import Operators
+from scheduler.storage.pages import Pages
 from scheduler.storage.pauses import Pauses
 from scheduler.storage.recurring import RecurringJobs
 from scheduler.storage.schema import Schema
@@ -27,5 +27,5 @@ from scheduler.storage.upkeep import Upkeep
 __all__ = ["Options", "Storage"]
 
 
-class Storage(Schema, RecurringJobs, Intake, Execution, Upkeep, Cluster, LocalQueue, Operators, Acts, Pauses, Counters):
+class Storage(Schema, RecurringJobs, Intake, Execution, Upkeep, Cluster, LocalQueue, Pages, Acts, Pauses, Counters):
     """All verbs. One file for each group of them; one subclass for each database."""

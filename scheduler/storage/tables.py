@@ -31,7 +31,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from scheduler.job import JobState
 from scheduler.storage import columns
 
-SCHEMA_VERSION = "0003"
+SCHEMA_VERSION = "0004"
 """The newest revision of `migrations/versions`."""
 
 VERSION_TABLE = "jobbridge_schema_version"

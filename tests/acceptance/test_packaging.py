@@ -29,8 +29,8 @@ from bridge.config.check import HTTP_PACKAGES
 ROOT = Path(__file__).parents[2]
 SOURCES = [path for package in ("bridge", "scheduler") for path in (ROOT / package).rglob("*.py")]
 EXTRAS = ("http", "mysql", "tracing")
-LOADED_FOR_EXTRAS = {"bridge.health", "bridge.metrics", "scheduler.storage.mysql"}
-"""The modules that can't be imported without one; what else there may be of the pages is in `bridge.dashboard`."""
+LOADED_FOR_EXTRAS = {"bridge.dashboard", "bridge.health", "bridge.metrics", "scheduler.storage.mysql"}
+"""The modules that can't be imported without one."""
 OF_OTHERS = {"pydantic_core"}
 """Packages that belong to one that is asked for, which takes one version of them and no other."""
 ASKS = "http: {port: 8080}\nstore: 'mariadb://db/jobs'\n"
@@ -159,9 +159,11 @@ def test_the_wheel_is_the_packages_and_nothing_else(built: Built) -> None:
     expected = {str(path.relative_to(ROOT)) for path in files if path.parent.name != "__pycache__"}
     assert found.keys() - about == expected
     assert {"bridge/py.typed", "scheduler/py.typed", "bridge/starter/bridge.yaml", "bridge/help/testing.md"} <= expected
+    assert {"bridge/dashboard/templates/base.html", "bridge/dashboard/static/vendor/htmx.min.js"} <= expected
     (entries,) = [found[name].decode() for name in about if name.endswith("entry_points.txt")]
     assert "jobbridge = bridge.cli.main:main" in entries and "jobbridge = bridge.pytest_plugin" in entries
-    assert any(name.endswith("licenses/LICENSE") for name in about)
+    licences = {Path(name).name for name in about if "/licenses/" in name}
+    assert licences == {"LICENSE", "htmx.LICENSE", "uPlot.LICENSE"}
 
 
 def test_the_sdist_makes_the_same_wheel(built: Built, tmp_path: Path) -> None:
@@ -231,13 +233,11 @@ def test_the_core_alone_is_a_whole_program(core: Environment, built: Built) -> N
 
 def test_a_missing_extra_is_named_with_its_mend(core: Environment, built: Built) -> None:
     """At the key that asks for it, by the verbs that need it; with the extras there is nothing to say."""
-    assert {
-        name for name in core.lacking() if name != "bridge.pytest_plugin" and not name.startswith("bridge.dashboard")
-    } == LOADED_FOR_EXTRAS
+    assert core.lacking().keys() == {*LOADED_FOR_EXTRAS, "bridge.pytest_plugin"}
     (core.folder / "asks.yaml").write_text(ASKS)
     told = (
-        "asks.yaml:1:1: error[missing-extra] http: needs prometheus_client, starlette, uvicorn, not installed here: "
-        "pip install 'jobbridge[http]'\n"
+        "asks.yaml:1:1: error[missing-extra] http: needs jinja2, prometheus_client, starlette, uvicorn, not installed "
+        "here: pip install 'jobbridge[http]'\n"
         "asks.yaml:2:8: error[missing-extra] store: needs pymysql, not installed here: pip install 'jobbridge[mysql]'\n"
         "2 errors, 0 warnings\n"
     )

@@ -65,7 +65,7 @@ def test_the_indexes_are_those_that_the_statements_need(storage: Storage) -> Non
             "jobbridge_jobs_enqueued": ["lane", "due_at"],
             "jobbridge_jobs_scheduled": ["due_at"],
             "jobbridge_jobs_processing": ["owner"],
-            "jobbridge_jobs_finished": ["due_at"],
+            "jobbridge_jobs_finished": ["state", "due_at"],
             "jobbridge_jobs_expiring": ["expires_at"],
             "jobbridge_jobs_locked": ["lock_key", "due_at"],
             "jobbridge_jobs_limited": ["limit_key", "lane", "due_at"],

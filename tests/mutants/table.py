@@ -29,6 +29,7 @@ WORKER = "tests/unit/test_worker.py"
 RECURRING = "tests/conformance/test_storage_recurring.py"
 MESSAGES = "tests/fuzz/test_messages.py"
 STATEFUL = "tests/stateful/test_storage.py::test_any_order_of_verbs_leaves_the_rows_of_the_model"
+DASHBOARD = "tests/dashboard"
 ASKED = "tests/simulation/test_simulation.py::test_what_a_route_asks_for_holds_whatever_fails"
 
 MUTANTS = [
@@ -486,6 +487,54 @@ MUTANTS = [
         "                if not self.membership.trusts(run.registration):  # it waited",
         "                if False:  # it waited",
         "tests/unit/test_transactions.py::test_one_that_waited_for_its_transaction_past_the_end_of_trust_does_not_start",
+    ),
+    Mutant(
+        "dashboard: another site's page acts",
+        "dashboard",
+        "bridge/dashboard/gate.py",
+        'return site in ("same-origin", "none")',
+        'return site in ("same-origin", "same-site", "none")',
+        f"{DASHBOARD}/test_gate.py::test_no_other_sites_page_acts",
+    ),
+    Mutant(
+        "dashboard: a viewer acts",
+        "dashboard",
+        "bridge/dashboard/gate.py",
+        "            if not may_act:\n",
+        "            if False:\n",
+        f"{DASHBOARD}/test_gate.py::test_a_viewer_looks_and_does_not_act",
+    ),
+    Mutant(
+        "dashboard: any host name",
+        "dashboard",
+        "bridge/dashboard/gate.py",
+        "if not self._hosts & {_name(host),",
+        "if False and not self._hosts & {_name(host),",
+        f"{DASHBOARD}/test_gate.py::test_a_name_that_is_not_its_own_is_refused",
+    ),
+    Mutant(
+        "dashboard: text is markup",
+        "dashboard",
+        "bridge/dashboard/pages.py",
+        "autoescape=True",
+        "autoescape=False",
+        f"{DASHBOARD}/test_pages.py::test_hostile_content_is_text_on_every_page",
+    ),
+    Mutant(
+        "dashboard: values are no secret",
+        "dashboard",
+        "bridge/dashboard/payload.py",
+        'json.dumps(whole if payloads == "show" else masked(whole), indent=2)',
+        "json.dumps(whole, indent=2)",
+        f"{DASHBOARD}/test_pages.py::test_payloads_are_masked_unless_the_configuration_shows_them",
+    ),
+    Mutant(
+        "dashboard: a count to the end",
+        "dashboard",
+        "scheduler/storage/pages.py",
+        "return self._counted(select(jobs.c.id).where(*conditions).order_by(jobs.c.due_at).limit(bound))",
+        "return min(bound, self._counted(select(jobs.c.id).where(*conditions)))",
+        f"{DASHBOARD}/test_bounds.py::test_pages_read_a_bounded_number_of_rows",
     ),
     Mutant(
         "a lost connection is its handler's failure",

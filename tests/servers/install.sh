@@ -19,7 +19,9 @@ need postgresql "${JOBBRIDGE_TEST_POSTGRES:-}" postgres /usr/lib/postgresql/*/bi
 need mariadb-server "${JOBBRIDGE_TEST_MARIADB:-}" mariadbd
 need rabbitmq-server "${JOBBRIDGE_TEST_RABBITMQ:-}" /usr/lib/rabbitmq/bin/rabbitmq-server rabbitmq-server
 need default-jre-headless "${JOBBRIDGE_TEST_KAFKA:-}" java
+need chromium "${JOBBRIDGE_TEST_CHROMIUM:-}" chromium
 need maven "${JOBBRIDGE_TEST_KAFKA:-}" mvn
+need prometheus "" promtool
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" -ne 0 ] || ! [ -e /etc/debian_version ]; then

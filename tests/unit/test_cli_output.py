@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.cli import output
+from bridge.shown import presentable
 
 KEY = UUID("0123456789abcdef0123456789abcdef")
 ROW = {
@@ -49,9 +50,9 @@ def test_a_table_on_a_terminal_cuts_nothing(
 
 
 def test_a_body_is_shown_as_the_text_that_it_is() -> None:
-    assert output.presentable({"body": "ü".encode()}) == {"body": "ü"}
-    assert output.presentable({"body": b"\xff"}) == {"body": None, "body_hex": "ff"}
-    assert output.presentable({"body": None, "digest": b"\x01", "headers": '{"a": "b"}'}) == {
+    assert presentable({"body": "ü".encode()}) == {"body": "ü"}
+    assert presentable({"body": b"\xff"}) == {"body": None, "body_hex": "ff"}
+    assert presentable({"body": None, "digest": b"\x01", "headers": '{"a": "b"}'}) == {
         "body": None,
         "digest": "01",
         "headers": {"a": "b"},
@@ -66,4 +67,4 @@ def test_no_text_can_draw_on_a_terminal(text: str) -> None:
 @given(st.dictionaries(st.text(), st.text() | st.binary() | st.none() | st.integers(0, 2**50)))
 def test_every_row_is_json(row: dict[str, object]) -> None:
     kept = {name: value for name, value in row.items() if name not in ("headers", "envelope")}
-    json.dumps(output.presentable(kept))
+    json.dumps(presentable(kept))

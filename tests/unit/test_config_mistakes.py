@@ -65,8 +65,29 @@ GOLDEN = {
         'bridge.yaml:6:5: error[not-in-this-version] routes[0].priority: "priority" is not in this version',
     ),
     "a section of a later version": (
-        "dashboard: {}\n",
-        'bridge.yaml:1:1: error[not-in-this-version] dashboard: "dashboard" is not in this version',
+        "priority: {}\n",
+        'bridge.yaml:1:1: error[not-in-this-version] priority: "priority" is not in this version',
+    ),
+    "a dashboard that others reach and nobody guards": (
+        "http: {port: 8080, bind: 0.0.0.0, dashboard: true}\n",
+        "bridge.yaml:1:26: error[open-dashboard] http.bind: others reach it here: name under http.auth who may come "
+        "in, or write auth: none",
+    ),
+    "an empty list of people": (
+        "http: {port: 8080, auth: {}}\n",
+        "bridge.yaml:1:26: error[empty-auth] http.auth: name who may come in, or write none",
+    ),
+    "a person without a password": (
+        "http: {port: 8080, auth: {olga: {role: operator}}}\n",
+        "bridge.yaml:1:33: error[missing-key] http.auth.olga.password: is required",
+    ),
+    "a misspelt key of a person": (
+        "http: {port: 8080, auth: {olga: {password: x, rule: viewer}}}\n",
+        'bridge.yaml:1:47: error[unknown-key] http.auth.olga.rule: did you mean "role"?',
+    ),
+    "a person whose name can't be sent": (
+        'http: {port: 8080, auth: {"a:b": {password: x}}}\n',
+        "bridge.yaml:1:27: error[bad-name] http.auth.a:b: no colon in a name: Basic authentication ends it there",
     ),
     "a misspelt key of a test": (
         ROUTE + "tests:\n  - {name: t, message: {source: demo}, expect: {outcom: job}}\n",
@@ -385,8 +406,8 @@ def test_an_extra_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.Monk
     assert [line for line in found if "missing-extra" in line] == [
         "bridge.yaml:1:14: error[missing-extra] store.url: needs pymysql, not installed here: "
         "pip install 'jobbridge[mysql]'",
-        "bridge.yaml:2:1: error[missing-extra] http: needs prometheus_client, starlette, uvicorn, not installed here: "
-        "pip install 'jobbridge[http]'",
+        "bridge.yaml:2:1: error[missing-extra] http: needs jinja2, markupsafe, prometheus_client, starlette, "
+        "uvicorn, not installed here: pip install 'jobbridge[http]'",
     ]
     assert len(found) == 5
     assert said(tmp_path, "http: {port: 1}\n") == said(tmp_path, "store: 'postgresql://db/jobs'\n") == []
