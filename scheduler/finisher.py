@@ -11,6 +11,7 @@ from queue import Empty
 from scheduler.context import log_fields
 from scheduler.inflight import Run
 from scheduler.storage.errors import StoreUnavailable
+from scheduler.storage.gates import LIMITED
 from scheduler.storage.records import Finish
 from scheduler.worker import Worker
 
@@ -57,7 +58,9 @@ class Finisher:
             self._tell(ended, written)
         if any(result.messages for _, result in ended):
             worker.leave()
-        if not worker.hungry and worker.inflight.worth_claiming():
+        # Another may wait for just this lock or this place, though the last claim found none.
+        lets_go = any(run.job.lock_key is not None or run.lane >= LIMITED for run, _ in ended)
+        if (lets_go or not worker.hungry) and worker.inflight.worth_claiming():
             worker.claiming.set()
         return 0.0
 

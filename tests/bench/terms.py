@@ -3,6 +3,8 @@
 - purge: rows a second of the verb alone; and what full ingest from the local queue's verbs loses beside it.
 - hot lock: other keys' jobs a second with and without one key that has ten thousand jobs in front.
 - recurring: what 10,000 rows cost to fire, and a look at nothing to fire.
+- limited: jobs a second of one route, all there from the start, on three pods with `concurrency: 4`, or a lock of four
+  keys, beside what four at a time could do.
 - due times: how late jobs start that were scheduled for a time, with a pod as a process.
 """
 
@@ -206,16 +208,35 @@ def due_times(url: str) -> Iterator[str]:
             yield f"1,000 scheduled jobs, {who}: late by {first} ms at least, median {median}, p99 {most}, most {last}"
 
 
+def limited(url: str, term: str, number: int = 600, seconds: float = 0.02) -> Iterator[str]:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Cluster(Path(folder), store=url, workers=20, heartbeat="1s", route=f", {term}") as cluster,
+    ):
+        bodies = [{"id": k, "customer": k % 4, "sleep": seconds} for k in range(number)]
+        cluster.publish([(f"limited-{k}", body) for k, body in enumerate(bodies)])
+        cluster.start(3)
+        cluster.wait_done(number, 300)
+        noted = [effect.at for effect in cluster.effects() if effect.what in ("start", "end")]
+        rate = number / (max(noted) - min(noted))
+        yield f"{term}: {rate:,.0f} jobs/s of {4 / seconds:,.0f}: {rate * seconds / 4:.2f}"
+
+
 def main() -> None:
     """Measure all, or what is named."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.terms", description=__doc__)
-    parser.add_argument("only", nargs="*", choices=("purge", "lock", "recurring", "due"))
-    only = parser.parse_args().only or ["purge", "lock", "recurring", "due"]
+    parser.add_argument("only", nargs="*", choices=("purge", "lock", "recurring", "due", "limited"))
+    only = parser.parse_args().only or ["purge", "lock", "recurring", "due", "limited"]
     with PostgreSQL() as postgresql:
         for name, measure in (("purge", purge), ("recurring", ticks), ("due", due_times)):
             if name in only:
                 with fresh_database(postgresql.url) as url:
                     for line in measure(url):
+                        print(line, flush=True)
+        if "limited" in only:
+            for term in ("concurrency: 4", 'lock: "body:/customer"'):
+                with fresh_database(postgresql.url) as url:
+                    for line in limited(url, term):
                         print(line, flush=True)
         if "lock" in only:
             for line in hot_lock(postgresql):

@@ -43,7 +43,7 @@ class Plan:
     only: tuple[str, ...] = ()
     """These faults, instead of a draw."""
     protected: frozenset[str] = frozenset()
-    drain: float = 120.0
+    drain: float = 300.0
 
 
 Meanwhile = Callable[[Field], None]

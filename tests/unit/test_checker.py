@@ -630,6 +630,7 @@ def _not_drained(run: Run) -> None:
     run.rows.drained = False
     run.rows.left["ready in faults"] = 5
     run.rows.jobs.pop(0)  # still in the queue, perhaps: not lost
+    run.change("two", version=0, state="ENQUEUED")  # and this one is not run yet
 
 
 @pytest.mark.parametrize("spoil", [_nothing_confirmed, _no_fault, _no_ticks, _no_transactions, _not_drained])

@@ -121,7 +121,12 @@ def test_top_is_for_a_terminal_and_shows_pods_sources_and_routes(storage: Storag
     assert run("top").exit_code == 2
     ours, theirs = pty.openpty()
     command = [Path(sys.executable).with_name("jobbridge"), "top", "--interval", "50ms"]
-    watching = subprocess.Popen(command, stdout=theirs, env=os.environ | {"COLUMNS": "120", "TERM": "xterm"})
+    watching = subprocess.Popen(
+        command,
+        stdout=theirs,
+        env=os.environ | {"COLUMNS": "120", "TERM": "xterm"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
+    )
     os.close(theirs)
     shown = b""
     while not all(word in shown for word in (b"pod-2", b"2/2", b"idle", b"0.24")):

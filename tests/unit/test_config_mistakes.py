@@ -70,8 +70,8 @@ GOLDEN = {
     ),
     "a dashboard that others reach and nobody guards": (
         "http: {port: 8080, bind: 0.0.0.0, dashboard: true}\n",
-        "bridge.yaml:1:26: error[open-dashboard] http.bind: others reach it here: name under http.auth who may come in, "
-        "or write auth: none",
+        "bridge.yaml:1:26: error[open-dashboard] http.bind: others reach it here: name under http.auth who may come "
+        "in, or write auth: none",
     ),
     "an empty list of people": (
         "http: {port: 8080, auth: {}}\n",

@@ -13,6 +13,7 @@ from scheduler.finisher import Finisher
 from scheduler.handlers import HandlerRegistry, describe
 from scheduler.inflight import Phase
 from scheduler.job import NewJob, new_job
+from scheduler.limits import Limit
 from scheduler.maintenance.count import Count
 from scheduler.membership import Membership
 from scheduler.offers import Offers
@@ -698,3 +699,18 @@ def test_counts_whose_write_fails_are_written_by_the_next(pod: Pod) -> None:
     pod.run()
     pod.finish()
     assert counted(pod) == {"succeeded": 3}
+
+
+@pytest.mark.parametrize("asks", ["lock_key", "limit_key", ""])
+def test_a_lock_or_place_that_is_free_again_is_looked_at_at_once(pod: Pod, asks: str) -> None:
+    """Also after a claim that found nothing, when plain jobs wait for the next look."""
+    pod.storage.real.insert_if_absent([job("a")._replace(**({asks: b"k" * 16} if asks else {}))], token=1)
+    pod.worker.limits = [Limit(b"k" * 16, concurrency=1)]
+    pod.claimer = Claimer(pod.worker)
+    pod.beat()
+    pod.claim()
+    pod.claim()
+    assert pod.worker.hungry and pod.run() == 1
+    pod.worker.claiming.clear()
+    pod.finish()
+    assert pod.worker.claiming.is_set() is bool(asks)
