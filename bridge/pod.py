@@ -20,7 +20,7 @@ from random import Random
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from starlette.routing import BaseRoute, Mount
+from starlette.routing import Mount
 
 from bridge.assembly import assemble, decoders, sources, store
 from bridge.backpressure import Backpressure
@@ -39,7 +39,9 @@ from scheduler.server import Server
 from scheduler.storage import SchemaOutdated, Storage, StoreUnavailable
 
 if TYPE_CHECKING:
-    from bridge.dashboard import Dashboard
+    from bridge.dashboard import Dashboard, Live
+
+    Stoppable = HttpServer | Pulse | Dashboard | Live
 
 log = getLogger("jobbridge.pod")
 
@@ -146,8 +148,8 @@ class Pod:
             self._hurry.set()
         self._stopping.set()
 
-    def _serve(self) -> "Sequence[HttpServer | Pulse | Dashboard]":
-        served: list[HttpServer | Pulse | Dashboard] = []
+    def _serve(self) -> "Sequence[Stoppable]":
+        served: list[Stoppable] = []
         http, file = self._configuration.http, self._configuration.pod.heartbeat_file
         if http is not None:
             from bridge.metrics import Metrics, Watched  # its library costs memory
@@ -158,12 +160,12 @@ class Pod:
                 self.server, storages, ingests, lambda: self._gate.by_operators, self._versions, self._digest
             )
             health = Health(self.unhealthy, self.unready, Metrics(watched).page)
-            more: list[BaseRoute] = []
             if http.dashboard:
                 dashboard = self._dashboard()
-                served.append(dashboard)
-                more.append(Mount("/", dashboard))
-            served.append(HttpServer(application(health, *more), http.bind, http.port))
+                app = application(health, Mount("/", dashboard))
+                served += [dashboard.live, HttpServer(app, http.bind, http.port), dashboard]
+            else:
+                served.append(HttpServer(application(health), http.bind, http.port))
         if file is not None:
             served.append(Pulse(Path(file), self.unhealthy, self.unready))
         return served
