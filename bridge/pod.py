@@ -36,8 +36,10 @@ from scheduler.server import Server
 from scheduler.storage import SchemaOutdated, Storage, StoreUnavailable
 
 if TYPE_CHECKING:
-    from bridge.dashboard import Dashboard
+    from bridge.dashboard import Dashboard, Live
     from bridge.health import HttpServer
+
+    Stoppable = HttpServer | Pulse | Dashboard | Live
 
 log = getLogger("jobbridge.pod")
 
@@ -144,14 +146,14 @@ class Pod:
             self._hurry.set()
         self._stopping.set()
 
-    def _serve(self) -> "Sequence[HttpServer | Pulse | Dashboard]":
+    def _serve(self) -> "Sequence[Stoppable]":
         http, file = self._configuration.http, self._configuration.pod.heartbeat_file
-        served: list[HttpServer | Pulse | Dashboard] = [] if http is None else [*self._pages(http)]
+        served: list[Stoppable] = [] if http is None else [*self._pages(http)]
         if file is not None:
             served.append(Pulse(Path(file), self.unhealthy, self.unready))
         return served
 
-    def _pages(self, http: Http) -> "Sequence[HttpServer | Dashboard]":
+    def _pages(self, http: Http) -> "Sequence[Stoppable]":
         # Their libraries are an extra, and cost memory.
         from bridge.health import Health, HttpServer, application
         from bridge.metrics import Metrics, Watched
@@ -167,7 +169,8 @@ class Pod:
         from bridge.dashboard import THREADS, Dashboard
 
         dashboard = Dashboard(self._configuration, self._open_store(self._configuration, THREADS), self._of_source)
-        return dashboard, HttpServer(application(health, Mount("/", dashboard)), http.bind, http.port)
+        app = application(health, Mount("/", dashboard))
+        return dashboard.live, HttpServer(app, http.bind, http.port), dashboard
 
     def _await_store(self) -> bool:
         """Wait until the store is there with its schema; False: a signal came first."""

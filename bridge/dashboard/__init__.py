@@ -4,6 +4,7 @@
 it under a path. Pages need no JavaScript; with it they stay fresh by themselves.
 """
 
+from bridge.dashboard.live import Live
 from bridge.dashboard.serving import THREADS, Dashboard, application
 
-__all__ = ["THREADS", "Dashboard", "application"]
+__all__ = ["THREADS", "Dashboard", "Live", "application"]

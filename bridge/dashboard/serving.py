@@ -53,7 +53,7 @@ class Dashboard:
         self._views = Views(configuration, storage, of_source)
         self._acts = Acts(self._views)
         self._pages = Pages(configuration)
-        self._live = Live(lambda window: self._work(lambda: overview(configuration, storage, window)))
+        self.live = Live(lambda window: self._work(lambda: overview(configuration, storage, window)))
         acts = () if http.read_only else ACTS
         routes: list[BaseRoute] = [
             *(Route(view.path, partial(self._page, view)) for view in VIEWS),
@@ -73,8 +73,8 @@ class Dashboard:
         await self._app(scope, receive, send)
 
     def stop(self) -> None:
-        """End what is open."""
-        self._live.stop()
+        """End what is open; `live` by itself earlier, since a server waits for its streams."""
+        self.live.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._storage.close()
 
@@ -118,7 +118,7 @@ class Dashboard:
         window = window_of(await asked(request))
 
         async def events() -> AsyncIterator[bytes]:
-            async for facts in self._live.news(window):
+            async for facts in self.live.news(window):
                 page = await self._work(partial(self._pages.render, "live", facts, request))
                 yield b"".join(b"data: " + line + b"\n" for line in page.splitlines()) + b"\n"
 

@@ -17,7 +17,7 @@ from scheduler.storage.operators import LETTERS, LISTED, Operators, Record
 from scheduler.storage.tables import dead_letters, jobs
 from scheduler.storage.tables import state as in_state
 
-LOOKED = 3_000
+LOOKED = 2_000
 """Rows that one page with a filter looks through."""
 HEAD = 64 * 1024
 """Bytes of a body that are shown."""
