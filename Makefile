@@ -72,8 +72,8 @@ soak: servers ## The same for hours, more calmly, and nothing may grow; HOURS=24
 
 lock: install ## Write both lock files anew from pyproject.toml; ARGS=--upgrade for newer versions
 	$(BIN)/pip install --quiet --disable-pip-version-check uv
-	$(UV_COMPILE) --output-file requirements.lock
-	$(UV_COMPILE) --extra dev --output-file requirements-dev.lock
+	$(UV_COMPILE) --extra all --output-file requirements.lock
+	$(UV_COMPILE) --extra all --extra dev --output-file requirements-dev.lock
 
 vendor: install ## Fetch the scripts that pages load from their npm packages; ARGS=--new after a version was changed
 	$(BIN)/python -m tests.dashboard.vendor $(ARGS)

@@ -20,12 +20,9 @@ from random import Random
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from starlette.routing import Mount
-
 from bridge.assembly import assemble, decoders, sources, store
 from bridge.backpressure import Backpressure
-from bridge.config.model import Configuration
-from bridge.health import Health, HttpServer, application
+from bridge.config.model import Configuration, Http
 from bridge.ingest import Ingest
 from bridge.logs import identify
 from bridge.outbox import Relay
@@ -40,6 +37,7 @@ from scheduler.storage import SchemaOutdated, Storage, StoreUnavailable
 
 if TYPE_CHECKING:
     from bridge.dashboard import Dashboard, Live
+    from bridge.health import HttpServer
 
     Stoppable = HttpServer | Pulse | Dashboard | Live
 
@@ -149,32 +147,30 @@ class Pod:
         self._stopping.set()
 
     def _serve(self) -> "Sequence[Stoppable]":
-        served: list[Stoppable] = []
         http, file = self._configuration.http, self._configuration.pod.heartbeat_file
-        if http is not None:
-            from bridge.metrics import Metrics, Watched  # its library costs memory
-
-            ingests = list(zip(self._sources, self._ingests, strict=True))
-            storages = (self._storage, self._heartbeat_storage)
-            watched = Watched(
-                self.server, storages, ingests, lambda: self._gate.by_operators, self._versions, self._digest
-            )
-            health = Health(self.unhealthy, self.unready, Metrics(watched).page)
-            if http.dashboard:
-                dashboard = self._dashboard()
-                app = application(health, Mount("/", dashboard))
-                served += [dashboard.live, HttpServer(app, http.bind, http.port), dashboard]
-            else:
-                served.append(HttpServer(application(health), http.bind, http.port))
+        served: list[Stoppable] = [] if http is None else [*self._pages(http)]
         if file is not None:
             served.append(Pulse(Path(file), self.unhealthy, self.unready))
         return served
 
-    def _dashboard(self) -> "Dashboard":
-        from bridge.dashboard import THREADS, Dashboard  # its template engine costs memory as well
+    def _pages(self, http: Http) -> "Sequence[Stoppable]":
+        # Their libraries are an extra, and cost memory.
+        from bridge.health import Health, HttpServer, application
+        from bridge.metrics import Metrics, Watched
 
-        own_store = self._open_store(self._configuration, THREADS)
-        return Dashboard(self._configuration, own_store, self._of_source)
+        ingests = list(zip(self._sources, self._ingests, strict=True))
+        storages = (self._storage, self._heartbeat_storage)
+        watched = Watched(self.server, storages, ingests, lambda: self._gate.by_operators, self._versions, self._digest)
+        health = Health(self.unhealthy, self.unready, Metrics(watched).page)
+        if not http.dashboard:
+            return (HttpServer(application(health), http.bind, http.port),)
+        from starlette.routing import Mount
+
+        from bridge.dashboard import THREADS, Dashboard
+
+        dashboard = Dashboard(self._configuration, self._open_store(self._configuration, THREADS), self._of_source)
+        app = application(health, Mount("/", dashboard))
+        return dashboard.live, HttpServer(app, http.bind, http.port), dashboard
 
     def _await_store(self) -> bool:
         """Wait until the store is there with its schema; False: a signal came first."""

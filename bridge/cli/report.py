@@ -10,8 +10,7 @@ import json
 import platform
 import re
 from collections import Counter
-from importlib.metadata import requires
-from importlib.metadata import version as version_of
+from importlib.metadata import distributions, requires
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -39,9 +38,11 @@ def report(config: Path | None) -> None:
     shown = configuration.model_dump(mode="json", exclude_none=True, exclude={"tests": True, "http": {"auth"}})
     for job in configuration.recurring.jobs():
         del shown["recurring"][job]["body"]
-    needed = (re.split(r"[^\w.-]", one)[0] for one in requires("jobbridge") or () if "extra ==" not in one)
+    needed = (one for one in requires("jobbridge") or () if not re.search("extra == .dev", one))
+    names = sorted({re.split(r"[^\w.-]", one)[0] for one in needed})
+    packages = {name: next((one.version for one in distributions(name=name)), None) for name in names}
     whole: dict[str, object] = {
-        "versions": versions() | {name: version_of(name) for name in needed},
+        "versions": versions() | packages,
         "platform": platform.platform(),
         "configuration": shown,
         "digest": configuration.digest(),

@@ -16,11 +16,15 @@ from bridge.config.model import AmqpSourceSection, KafkaSourceSection
 from bridge.config.parts import Draft
 from bridge.config.routes import RecurringJob, Route
 from bridge.config.units import duration
-from bridge.config.urls import scheme_of
+from bridge.config.urls import STORE_SCHEMES, scheme_of
 from scheduler.bodies import InvalidBody
 from scheduler.declared import declared
+from scheduler.extras import lacking
 from scheduler.filters import collect_filters
 from scheduler.handlers import Handler, HandlerError, HandlerRegistry, collect
+
+HTTP_PACKAGES = ("jinja2", "markupsafe", "prometheus_client", "starlette", "uvicorn")
+"""What the pages import; the extra `http` brings them."""
 
 SQLITE_HEARTBEAT = 2.0
 """Seconds. SQLite has one writer at a time: a shorter heartbeat dies of its own pods' writes."""
@@ -36,6 +40,7 @@ def check(draft: Draft, *, import_handlers: bool) -> None:
     _unreachable(draft)
     _pod(draft)
     _http(draft)
+    _extras(draft, serves=import_handlers)
     handlers = _handlers(draft) if import_handlers else {}
     _recurring(draft, handlers)
     if import_handlers:
@@ -224,6 +229,16 @@ def _http(draft: Draft) -> None:
     if http is not None and http.dashboard and http.auth is None and not http.is_loopback:
         message = "others reach it here: name under http.auth who may come in, or write auth: none"
         draft.document.mistake("open-dashboard", ("http", "bind"), message)
+
+
+def _extras(draft: Draft, *, serves: bool) -> None:
+    path: Path = ("store", "url") if isinstance(draft.raw("store"), dict) else ("store",)
+    scheme = STORE_SCHEMES.get(scheme_of(draft.raw(*path)) or "", "")
+    if scheme.endswith("+pymysql") and (needs := lacking("mysql", "pymysql")):
+        draft.document.mistake("missing-extra", path, needs)
+    # Who asks the store alone serves no pages, and does without what they need.
+    if serves and draft.raw("http") is not None and (needs := lacking("http", *HTTP_PACKAGES)):
+        draft.document.mistake("missing-extra", ("http",), needs, key=True)
 
 
 def _handlers(draft: Draft) -> dict[Path, Handler]:

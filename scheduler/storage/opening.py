@@ -3,6 +3,7 @@
 from sqlalchemy import URL, create_engine, make_url
 from sqlalchemy.exc import ArgumentError
 
+from scheduler.extras import lacking
 from scheduler.storage.storage import Options, Storage
 
 DRIVERS = {
@@ -61,9 +62,12 @@ def open_storage(
 
     :param pool_size: connections kept; more are opened for a while where threads ask at once.
     :raises ValueError: as `parse_url`.
+    :raises ModuleNotFoundError: where the database's driver is not installed.
     """
     parsed = parse_url(url, username, password)
     database = parsed.get_backend_name()
+    if database == "mysql" and (needs := lacking("mysql", "pymysql")):
+        raise ModuleNotFoundError(f"the database {database!r} {needs}", name="pymysql")
     engine = create_engine(
         parsed,
         isolation_level="AUTOCOMMIT",

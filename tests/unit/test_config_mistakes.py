@@ -398,6 +398,21 @@ def test_two_recurring_jobs_of_one_name(tmp_path: Path, monkeypatch: pytest.Monk
     assert said(tmp_path, text) == []
 
 
+def test_an_extra_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever else is wrong there. Verbs that import no handlers serve no pages either."""
+    monkeypatch.setattr("scheduler.extras.find_spec", lambda name: None)
+    text = "store: {url: '${URL}', migrat: auto}\nhttp: {prt: 1}\n"
+    found = said(tmp_path, text, import_handlers=True, URL="mysql://db/jobs")
+    assert [line for line in found if "missing-extra" in line] == [
+        "bridge.yaml:1:14: error[missing-extra] store.url: needs pymysql, not installed here: "
+        "pip install 'jobbridge[mysql]'",
+        "bridge.yaml:2:1: error[missing-extra] http: needs jinja2, markupsafe, prometheus_client, starlette, "
+        "uvicorn, not installed here: pip install 'jobbridge[http]'",
+    ]
+    assert len(found) == 5
+    assert said(tmp_path, "http: {port: 1}\n") == said(tmp_path, "store: 'postgresql://db/jobs'\n") == []
+
+
 def test_one_mistake_hides_no_other(tmp_path: Path) -> None:
     """Of shape, of meaning, of references and of handlers: all in one pass."""
     text = """\

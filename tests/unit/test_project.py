@@ -223,7 +223,8 @@ def test_contributors_are_told_of_every_direct_dependency() -> None:
     places = [ROOT / "CONTRIBUTING.md", ROOT / ".github" / "CONTRIBUTING.md"]
     text = "".join(place.read_text().lower() for place in places if place.exists())
     assert text, "there is no CONTRIBUTING.md"
-    requirements = project["dependencies"] + project["optional-dependencies"]["dev"]
+    extras = project["optional-dependencies"].values()
+    requirements = [*project["dependencies"], *(one for extra in extras for one in extra)]
     names = [re.match(r"[\w.-]+", requirement) for requirement in requirements]
     assert [
         name[0] for name in names if name and not re.search(rf"(?<![\w-]){re.escape(name[0])}(?![\w-])", text)
