@@ -150,9 +150,10 @@ class Upkeep(Gates):
 
     @retried
     def purge(self, limit: int = PURGED) -> int:
-        """Delete finished jobs whose time is over, with their history; how many. Their IDs are forgotten."""
+        """Delete finished jobs whose time is over, with their history; how many. Their IDs are forgotten. Those that
+        succeeded first, which are the most; of each state those first whose time was over first."""
         purged = 0
-        for one in sorted(FINISHED, reverse=True):  # most have succeeded: a batch of them asks no further
+        for one in sorted(FINISHED, reverse=True):
             if purged < limit:
                 with self.transaction() as connection:
                     purged += self._purge(connection, self._over(one).limit(limit - purged))

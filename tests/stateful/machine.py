@@ -394,7 +394,11 @@ class StorageMachine(RuleBasedStateMachine):
         after = self._states()
         gone = [row.id for row in over if row.id not in after]
         assert number == len(gone)
-        self._first(over, gone, limit)
+        for state in (JobState.SUCCEEDED, JobState.FAILED, JobState.DELETED):  # the next when the one before is done
+            of_state = [row for row in over if row.state is state]
+            taken = [row.id for row in of_state if row.id in gone]
+            self._first(of_state, taken, limit)
+            limit -= len(taken)
         self.model.purge(gone)
         self._reached(*["purge"] * number)
 
