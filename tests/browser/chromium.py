@@ -21,7 +21,7 @@ from typing import Any, Self
 from tests.servers.processes import wait_until
 from tests.servers.server import ServerUnavailable, find_program
 
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 class Browser:

@@ -22,7 +22,7 @@ routes:
   - {{name: order-placed, from: orders, when: {{type: placed}}, handler: "tests.acceptance.handlers:work",
      retries: 0, title: "Order {{correlation_id}}", labels: {{shop: "header:shop"}}}}
   - {{name: order-retried, from: orders, when: {{type: retried}}, handler: "tests.acceptance.handlers:work",
-     retries: 3, backoff: {{base: 1h}}}}
+     retries: 3, backoff: [1h]}}
 {more}
 recurring:
   nightly-report:

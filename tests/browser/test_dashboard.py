@@ -104,6 +104,7 @@ def every_page(pods: Dashboards) -> dict[str, str]:
     }
 
 
+@pytest.mark.timeout(300)
 def test_every_page_and_every_act(pods: Dashboards, browser: Browser, tmp_path: Path) -> None:
     pictures = Path(os.environ.get("JOBBRIDGE_PICTURES", tmp_path))
     page = browser.page(user="olga", password="o-secret")
