@@ -39,8 +39,8 @@ servers: install ## Get what the tests start: PostgreSQL, MariaDB, RabbitMQ, Kaf
 	@sh tests/servers/install.sh
 	@$(BIN)/python -m tests.servers.kafka_files
 
-test: servers lint ## Run lint and all tests against real servers, two at a time; ARGS="-k word" for some
-	$(BIN)/pytest -n 2 --dist loadgroup --ignore=tests/bench $(ARGS)
+test: servers lint ## Run lint and all tests against real servers, three at a time; ARGS="-k word" for some
+	$(BIN)/pytest -n 3 --dist loadgroup --ignore=tests/bench $(ARGS)
 
 stateful: servers ## Compare the stores with a dictionary in any order of verbs; EXAMPLES=20000 SEED=7 OUTPUT=result.json
 	JOBBRIDGE_STATEFUL_EXAMPLES=$(EXAMPLES) JOBBRIDGE_STATEFUL_OUTPUT=$(OUTPUT) \

@@ -18,7 +18,7 @@ from pika.adapters.select_connection import SelectConnection
 
 from bridge.config.model import AmqpSourceSection, Broker, KafkaSourceSection
 from bridge.message import Message
-from bridge.sources import connect, pika_patch
+from bridge.sources import connect, kafka_patch, pika_patch
 from bridge.sources.amqp_topology import Plan, carry_out, exchange_plan, plan
 from bridge.sources.kafka_topics import TopicMissing, ensure_topics
 
@@ -225,14 +225,14 @@ def publish_kafka(
 
     try:
         ensure_topics(broker, section)
-        producer = KafkaProducer(
-            **connect.kafka_settings(broker),
-            acks="all",
-            linger_ms=5,
-            delivery_timeout_ms=30_000,
-            max_block_ms=30_000,
-            request_timeout_ms=10_000,
-        )
+        settings = {
+            "acks": "all",
+            "linger_ms": 5,
+            "delivery_timeout_ms": 30_000,
+            "max_block_ms": 30_000,
+            "request_timeout_ms": 10_000,
+        }
+        producer = kafka_patch.build(KafkaProducer, connect.kafka_settings(broker) | settings)
     except TopicMissing as why:
         raise PublishError(str(why)) from why
     except (KafkaError, OSError, ValueError) as why:

@@ -107,8 +107,8 @@ def steady_need_rejoin(coordinator: ConsumerCoordinator) -> bool:
 
 
 def build(kind: Callable[..., Client], settings: Mapping[str, object]) -> Client:
-    """A consumer or admin client. Where its constructor fails, as it does while the broker is away, kafka-python
-    leaves its I/O thread and six descriptors behind: they are ended here."""
+    """A consumer, producer or admin client. Where its constructor fails, as it does while the broker is away,
+    kafka-python leaves its I/O thread and six descriptors behind: they are ended here."""
     begun: list[KafkaNetClient] = []
 
     def net_client(**configs: object) -> KafkaNetClient:

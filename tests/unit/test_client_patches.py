@@ -1,5 +1,7 @@
 """Each patch of a client is still needed and still fits: when a new release changes that, a test here says so."""
 
+import gc
+import os
 import socket
 import struct
 import threading
@@ -9,7 +11,7 @@ from types import SimpleNamespace
 import pika
 import pika.channel
 import pytest
-from kafka import KafkaAdminClient, KafkaConsumer
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.consumer.fetcher import Fetcher
 from kafka.coordinator.consumer import ConsumerCoordinator
 from kafka.errors import CorruptRecordError, KafkaTimeoutError
@@ -173,12 +175,14 @@ def _threads() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name.startswith("kafka-io")}
 
 
-@pytest.mark.parametrize("kind", [KafkaConsumer, KafkaAdminClient])
-def test_a_client_that_cannot_be_built_leaves_no_thread(kind: Callable[..., object]) -> None:
-    before = _threads()
-    with pytest.raises(KafkaTimeoutError):
+@pytest.mark.parametrize("kind", [KafkaConsumer, KafkaProducer, KafkaAdminClient])
+def test_a_client_that_cannot_be_built_leaves_no_thread_and_no_descriptor(kind: Callable[..., object]) -> None:
+    gc.collect()
+    before = _threads(), len(os.listdir("/proc/self/fd"))
+    with pytest.raises(KafkaTimeoutError) as caught:
         kafka_patch.build(kind, NOWHERE)
-    assert _threads() == before
+    assert (_threads(), len(os.listdir("/proc/self/fd"))) == before
+    del caught
 
 
 @pytest.mark.parametrize("kind", [KafkaConsumer, KafkaAdminClient])
