@@ -59,14 +59,14 @@ def most_at_once(effects: Iterable[Effect], killed: dict[int, float]) -> int:
 
 @pytest.mark.parametrize("database", ["postgresql_url", "mariadb_url", "sqlite_url"])
 def test_a_limit_holds_over_all_pods(database: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """Three pods of eight workers; no more than five run at once, and all run."""
+    """Three pods of eight workers; no more than ten run at once, which takes two pods, and all run."""
     url = request.getfixturevalue(database)
-    with Cluster(tmp_path, store=url, route=", concurrency: 5") as cluster:
+    with Cluster(tmp_path, store=url, route=", concurrency: 10") as cluster:
         cluster.start(3)
-        cluster.publish(tasks(60, sleep=0.15))
-        cluster.wait_done(60)
+        cluster.publish(tasks(100, sleep=0.15))
+        cluster.wait_done(100)
         assert set(cluster.starts().values()) == {1}
-        assert most_at_once(cluster.effects(), {}) in (4, 5)
+        assert most_at_once(cluster.effects(), {}) in (9, 10)
         assert len({effect.pid for effect in cluster.effects()}) > 1
 
 
