@@ -163,7 +163,8 @@ import os, signal
 from types import SimpleNamespace
 from bridge import pod
 
-pod.Pod = lambda configuration: SimpleNamespace(run=lambda: 0, signalled=print)
+server = SimpleNamespace(membership=SimpleNamespace())
+pod.Pod = lambda configuration: SimpleNamespace(run=lambda: 0, signalled=print, server=server)
 code = pod.run_pod(None)
 os.kill(os.getpid(), signal.SIGTERM)
 raise SystemExit(code)
