@@ -1,7 +1,6 @@
 """`jobbridge help` and `jobbridge completion`."""
 
 from difflib import get_close_matches
-from importlib.resources import files
 
 import click
 from click.shell_completion import get_completion_class
@@ -14,6 +13,8 @@ from bridge.cli.output import chosen, print_records
 @click.argument("topic", required=False)
 def help_(topic: str | None) -> None:
     """Print a guide; without TOPIC list them."""
+    from importlib.resources import files
+
     texts = (place for place in files("bridge").joinpath("help").iterdir() if place.name.endswith(".md"))
     guides = {place.name.removesuffix(".md"): place.read_text() for place in texts}
     if topic is None:

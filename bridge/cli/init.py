@@ -1,7 +1,6 @@
 """`jobbridge init`: a project that runs at once, on SQLite and the local queue."""
 
 import shlex
-from importlib.resources import files
 from pathlib import Path
 
 import click
@@ -20,6 +19,8 @@ def init(folder: Path) -> None:
 
     No file is ever overwritten: where one stands already, nothing is written.
     """
+    from importlib.resources import files
+
     places = [folder / name for name in _FILES]
     if standing := [str(place) for place in places if place.is_symlink() or place.exists()]:
         raise Failed(f"nothing is written, since there is already {', '.join(standing)}")

@@ -10,7 +10,6 @@ import json
 import platform
 import re
 from collections import Counter
-from importlib.metadata import distributions, requires
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -38,6 +37,8 @@ def report(config: Path | None) -> None:
     shown = configuration.model_dump(mode="json", exclude_none=True, exclude={"tests": True, "http": {"auth"}})
     for job in configuration.recurring.jobs():
         del shown["recurring"][job]["body"]
+    from importlib.metadata import distributions, requires
+
     needed = (one for one in requires("jobbridge") or () if not re.search("extra == .dev", one))
     names = sorted({re.split(r"[^\w.-]", one)[0] for one in needed})
     packages = {name: next((one.version for one in distributions(name=name)), None) for name in names}
