@@ -50,10 +50,14 @@ class Project:
 
     def command(self, *arguments: str) -> Result:
         """The command within this process; the handlers' modules are those of the folder as it is now."""
-        for name, module in list(sys.modules.items()):
-            if str(getattr(module, "__file__", None) or "").startswith(str(self.folder.parent)):  # of other guides too
-                del sys.modules[name]
+        self.forget()
         return run(*arguments)
+
+    def forget(self) -> None:
+        """Import nothing of the folder that was imported before."""
+        for name, module in list(sys.modules.items()):
+            if str(getattr(module, "__file__", None) or "").startswith(str(self.folder)):
+                del sys.modules[name]
 
     def type(self, terminal: Terminal, step: Step) -> None:
         """A step of a console block: in a shell where it asks for one, since a process costs more than most tests."""
@@ -66,11 +70,13 @@ class Project:
 
 
 @pytest.fixture
-def project(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+def project(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("JOBBRIDGE_CONFIG", raising=False)
     monkeypatch.syspath_prepend(tmp_path)
-    return Project(tmp_path, request.param)
+    made = Project(tmp_path, request.param)
+    yield made
+    made.forget()
 
 
 def test_help_lists_the_guides_and_prints_each(monkeypatch: pytest.MonkeyPatch) -> None:
