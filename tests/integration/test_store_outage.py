@@ -18,6 +18,7 @@ from tests.conformance.stores import A, claimed, job, letter, letters, put, row,
 from tests.faults.proxy import Proxy
 from tests.servers.mariadb import MariaDB
 from tests.servers.postgresql import PostgreSQL
+from tests.servers.processes import wait_until
 
 BOTH = pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
 NEW_CLAIMED = Inserted(Outcome.NEW, True)
@@ -167,6 +168,7 @@ def test_a_database_without_a_free_connection_is_unavailable(own: PostgreSQL | M
         with first.engine.connect():
             assert_unavailable(second, {"insert", "claim", "finish", "beat", "clock"})
         first.close()
+        assert wait_until(second.answers, 20)  # a server may take a moment to let it go
         assert_works(second)
 
 
