@@ -223,7 +223,8 @@ class Worker:
     def count(self, ended: Sequence[Run], written: Set[bytes]) -> None:
         """Count runs whose results were written, or, where they are not among these ids, refused."""
         outcomes = [(run, run.outcome if run.key in written else "fenced") for run in ended if run.outcome]
-        self.counts.add(Counter(Key(run.job.source, run.job.route, outcome) for run, outcome in outcomes))
+        pairs = Counter([(run.job.source, run.job.route, outcome) for run, outcome in outcomes])
+        self.counts.add({Key(*pair): number for pair, number in pairs.items()})
         if self.measure is not None:
             self.measure(outcomes)
 
