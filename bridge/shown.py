@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
-from typing import Literal
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -15,6 +14,7 @@ from scheduler.instants import instant_of, rfc3339
 from scheduler.recurring import PREFIX, Recurring
 from scheduler.storage import Storage
 from scheduler.storage.acts import VERBS, Doing
+from scheduler.storage.pauses import Kind
 from scheduler.storage.records import ServerRow
 
 Record = Mapping[str, object]
@@ -155,7 +155,7 @@ def routes_shown(configuration: Configuration, storage: Storage) -> list[dict[st
     ]
 
 
-def _paused(storage: Storage, kind: Literal["source", "route"]) -> dict[str, Record]:
+def _paused(storage: Storage, kind: Kind) -> dict[str, Record]:
     return {one.name: {"paused_by": one.by, "paused_at": one.at} for one in storage.pauses() if one.kind == kind}
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from logging import getLogger
 from typing import NamedTuple, TypeVar
 
@@ -13,6 +13,7 @@ from bridge.shown import doing, why_not
 from scheduler.recurring import following, triggered
 from scheduler.storage import Act
 from scheduler.storage.acts import VERBS
+from scheduler.storage.pauses import Kind
 
 log = getLogger("jobbridge.dashboard")
 
@@ -91,30 +92,23 @@ class Acts:
 
     def on_source(self, asked: Asked) -> Done:
         """pause or resume a source, in all pods."""
-        name = asked.text("name") or ""
-        known = name in self._views.configuration.sources
-        verbs: dict[str, Callable[[], object]] = {
-            "pause": lambda: self._storage.pause("source", name, asked.visitor.name),
-            "resume": lambda: self._storage.resume("source", name),
-        }
-        return self._switch(asked, verbs, "source", known)
+        return self._switch(asked, "source", self._views.configuration.sources)
 
     def on_route(self, asked: Asked) -> Done:
         """pause or resume a route's jobs, in all pods."""
-        name = asked.text("name") or ""
-        known = name in {route.name for route in self._views.configuration.routes}
-        verbs: dict[str, Callable[[], object]] = {
-            "pause": lambda: self._storage.pause("route", name, asked.visitor.name),
-            "resume": lambda: self._storage.resume("route", name),
-        }
-        return self._switch(asked, verbs, "route", known)
+        return self._switch(asked, "route", [route.name for route in self._views.configuration.routes])
 
-    def _switch(self, asked: Asked, verbs: dict[str, Callable[[], object]], kind: str, known: bool) -> Done:
+    def _switch(self, asked: Asked, kind: Kind, known: Collection[str]) -> Done:
+        name, by = asked.text("name") or "", asked.visitor.name
+        verbs: dict[str, Callable[[], object]] = {
+            "pause": lambda: self._storage.pause(kind, name, by),
+            "resume": lambda: self._storage.resume(kind, name),
+        }
         verb = self._verb(asked, verbs)
-        if not known:
+        if name not in known:
             return Done("NOT_FOUND", "/sources", f"no {kind} is called so")
         verb()
-        log.info("%s: %s of the %s %s", asked.visitor.name, asked.path["verb"], kind, asked.text("name"))
+        log.info("%s: %s of the %s %s", by, asked.path["verb"], kind, name)
         return Done("DONE", "/sources")
 
     def on_dead_letter(self, asked: Asked) -> Done:

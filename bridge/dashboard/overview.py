@@ -12,7 +12,7 @@ from bridge.shown import sources_shown
 from scheduler.counts import Key
 from scheduler.job import JobState
 from scheduler.storage import Storage
-from scheduler.storage.counters import Point
+from scheduler.storage.counters import MINUTE_US, Point
 from scheduler.storage.records import ServerRow
 
 Facts = dict[str, object]
@@ -23,7 +23,6 @@ COUNTED = 10_000
 """How far jobs and dead letters are counted."""
 OLD_SECONDS = 60.0
 """A job that has waited so long, or a recurring one that is so late, is a problem."""
-MINUTE_US = 60_000_000
 SHORTEST_STEP = 15.0
 """Seconds; what counts of the step that has just begun."""
 
