@@ -141,7 +141,7 @@ def test_what_runs_late_expires(jobbridge):
     jobbridge.advance("2h")
     jobbridge.run_until_idle()
     jobbridge.assert_job(route="demo", state="DELETED")
-    assert DONE == []
+    assert set(DONE) <= {"nightly"}  # which is due within these hours, late in the day
 
 
 def test_recurring(jobbridge):
