@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import pymysql
 from kafka import KafkaConsumer
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import KafkaError
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
@@ -394,12 +395,10 @@ def broker_reset(act: Act) -> None:
 
 @fault("rebalance-storm", "F14", "pod", brokers=("kafka",))
 def rebalance_storm(act: Act) -> None:
-    """Another member of the group joins and leaves, again and again, and commits nothing."""
+    """Another member of the group joins, takes partitions, commits nothing and leaves, again and again."""
     assert isinstance(act.field.broker, Kafka)
     act.landed = False
-    for _ in range(3):
-        if act.stopping.is_set():
-            break
+    for _ in range(act.dice.randrange(1, 4)):
         with contextlib.suppress(KafkaError, OSError):
             consumer = KafkaConsumer(
                 QUEUE,
@@ -407,20 +406,16 @@ def rebalance_storm(act: Act) -> None:
                 group_id=QUEUE,
                 enable_auto_commit=False,
                 bootstrap_timeout_ms=3000,
-                partition_assignment_strategy=_assignors(),
+                partition_assignment_strategy=[CooperativeStickyAssignor],
             )
             act.cleanup.callback(consumer.close)
-            deadline = time.monotonic() + act.dice.uniform(1.0, 3.0)
-            while time.monotonic() < deadline:
+            # The others hear of a new member at their next heartbeat, and let go of partitions in a round of their own.
+            deadline = time.monotonic() + 10
+            while not consumer.assignment() and time.monotonic() < deadline and not act.stopping.is_set():
                 consumer.poll(timeout_ms=200)
             act.landed = act.landed or bool(consumer.assignment())
             consumer.close()
-
-
-def _assignors() -> list[type]:
-    from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-
-    return [CooperativeStickyAssignor]
+        act.wait(0.0, 1.0)
 
 
 # Servers
