@@ -6,6 +6,7 @@ Everything works in one directory below a run's directory, so that nothing outli
 
 import contextlib
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -243,21 +244,25 @@ class Field:
         self.publisher.stop()
         at = now()
         paused = wait_until(lambda: self._pause_once_past(at), seconds, 0.5)
-        quiet_since: float | None = None
-
-        def is_quiet() -> bool:
-            nonlocal quiet_since
-            if self._unfinished() or self.left():
-                quiet_since = None
-            elif quiet_since is None:
-                quiet_since = time.monotonic()
-            return quiet_since is not None and time.monotonic() - quiet_since > QUIET[self.broker_kind]
-
-        drained = wait_until(is_quiet, seconds, 0.5)
+        drained = self._runs_dry(seconds)
         rows = all_rows(self.store_url)
         rows.drained = paused and drained
         rows.left = self.left()
         return rows
+
+    def _runs_dry(self, patience: float) -> bool:
+        """Wait until nothing has been left for a while; False once nothing has become less for so many seconds."""
+        fewest, since = sys.maxsize, time.monotonic()
+        while True:
+            left = self._unfinished() + sum(self.left().values())
+            if left < fewest or fewest == 0 < left:
+                fewest, since = left, time.monotonic()
+            waited = time.monotonic() - since
+            if fewest == 0 and waited > QUIET[self.broker_kind]:
+                return True
+            if waited > patience:
+                return False
+            time.sleep(0.5)
 
     def _pause_once_past(self, at: float) -> bool:
         """Have no more ticks, if all up to then are fired."""
@@ -273,7 +278,7 @@ class Field:
         with contextlib.suppress(SQLAlchemyError), self.engine.connect() as connection:
             waiting = jobs.c.state.in_(["ENQUEUED", "SCHEDULED", "PROCESSING"])
             return int(connection.execute(select(func.count()).select_from(jobs).where(waiting)).scalar_one())
-        return -1
+        return sys.maxsize
 
     def left(self) -> dict[str, int]:
         """What the broker still holds for the pods; an empty answer is nothing."""

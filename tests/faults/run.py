@@ -44,6 +44,7 @@ class Plan:
     """These faults, instead of a draw."""
     protected: frozenset[str] = frozenset()
     drain: float = 300.0
+    """Seconds after which a drain is given up if nothing has become less."""
 
 
 Meanwhile = Callable[[Field], None]
