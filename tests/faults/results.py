@@ -1,11 +1,11 @@
 """Writes `RESULTS.md` from the JSON of runs in `results/` and the bugs in `found.md`: the same page of the same files.
 
-A run's JSON is what `make faults` and `make soak` write; a simulation's has `seeds` in it. A key that is missing is
-shown as a dash.
+A run's JSON is what `make faults`, `make soak`, `make simulate` and `make stateful` write. A key that is missing is a
+dash.
 """
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -23,12 +23,12 @@ promise that a run broke; an invalid run proves nothing and counts as none. How 
 
 
 def read(folder: Path) -> list[Result]:
-    """All results of a folder, in the order of their names."""
-    return [json.loads(path.read_text()) | {"file": path.name} for path in sorted(folder.glob("*.json"))]
-
-
-def is_simulation(result: Result) -> bool:
-    return "kind" not in result and ("seeds" in result or "runs" in result)
+    """All results of a folder, in the order of their files' names; a file may hold many."""
+    found: list[Result] = []
+    for path in sorted(folder.glob("*.json")):
+        told = json.loads(path.read_text())
+        found += told if isinstance(told, list) else [told]
+    return found
 
 
 def shown(value: object) -> str:
@@ -120,40 +120,59 @@ def _of_soaks(results: list[Result]) -> Iterator[str]:
             )
 
 
-ALIASES = {
-    "seeds": ("seeds", "first_seed"),
-    "runs": ("runs",),
-    "invalid": ("invalid",),
-    "messages": ("messages",),
-    "jobs": ("jobs",),
-    "violations": ("violations",),
-    "worst rescue s": ("worst_rescue_s", "worst_rescue_seconds"),
-    "simulated hours": ("simulated_hours", "virtual_hours"),
-    "hours per second": ("hours_per_second", "virtual_hours_per_second"),
-    "commit": ("commit",),
-}
-"""Columns of a simulation, and the keys that a file may give them."""
-
-
 def _of_simulations(results: list[Result]) -> Iterator[str]:
+    """A row for each commit: a long simulation is many commands, each of other seeds."""
     if not results:
         return
     yield "\n## Simulation\n"
-    yield from table(ALIASES, ([_found(one, keys) for keys in ALIASES.values()] for one in results))
+    yield f"{shown(int(sum(_number(one, 'runs') for one in results)))} seeds, each once at the commit of its row.\n"
+    by_commit: dict[object, list[Result]] = defaultdict(list)
+    for result in results:
+        by_commit[result.get("commit")].append(result)
+    heads = ["seeds", "runs", "messages", "jobs", "rescues", "simulated hours", "hours per second of CPU"]
+    yield from table([*heads, "invalid", "violations", "worst rescue s", "commit"], map(_simulated, by_commit.values()))
     if landed := _faults(results):
         yield "\nFaults in them:\n"
         yield from table(["fault", "times"], sorted(landed.items()))
 
 
-def _found(result: Result, keys: Iterable[str]) -> object:
-    """The first of these that the file has; of many things, how many."""
-    for key in keys:
-        if key in result:
-            value = result[key]
-            if key == "first_seed":
-                return f"from {value}"
-            return len(value) if isinstance(value, list | dict) else value
-    return None
+def _simulated(results: list[Result]) -> list[object]:
+    """The row of a commit."""
+    total = {key: sum(_number(one, key) for one in results) for key in ("virtual_hours", "cpu_seconds")}
+    return [
+        ", ".join(_spans((int(_number(one, "first_seed")), int(_number(one, "runs"))) for one in results)),
+        *(int(sum(_number(one, key) for one in results)) for key in ("runs", "messages", "jobs", "rescues")),
+        total["virtual_hours"],
+        f"{total['virtual_hours'] / max(total['cpu_seconds'], 1e-9):.3f}",
+        *(sum(_many(one.get(key)) for one in results) for key in ("invalid", "violations")),
+        max(_number(one, "worst_rescue_seconds") for one in results),
+        results[0].get("commit"),
+    ]
+
+
+def _many(found: object) -> int:
+    """How many seeds are told of."""
+    return len(found) if isinstance(found, dict) else 0
+
+
+def _spans(parts: Iterable[tuple[int, int]]) -> Iterator[str]:
+    """`1 to 4,000` of the first seeds and numbers of parts that follow each other."""
+    spans: list[list[int]] = []
+    for first, number in sorted(parts):
+        if spans and spans[-1][1] == first - 1:
+            spans[-1][1] += number
+        else:
+            spans.append([first, first + number - 1])
+    return (f"{shown(first)} to {shown(last)}" for first, last in spans)
+
+
+def _of_stateful(results: list[Result]) -> Iterator[str]:
+    if not results:
+        return
+    yield "\n## Stateful tests\n"
+    yield "Random orders of the stores' verbs, compared with a dictionary after each step.\n"
+    keys = ["database", "seed", "examples", "steps", "violations", "commit"]
+    yield from table(keys, ([one.get(key) for key in keys] for one in results))
 
 
 def page(results: list[Result], found: str) -> str:
@@ -164,7 +183,8 @@ def page(results: list[Result], found: str) -> str:
         HEAD.rstrip(),
         *_of_runs("Fault runs", runs),
         *_of_soaks(soaks),
-        *_of_simulations([one for one in results if is_simulation(one)]),
+        *_of_simulations([one for one in results if one.get("kind") == "simulation"]),
+        *_of_stateful([one for one in results if one.get("kind") == "stateful"]),
         "",
         found.strip(),
     ]

@@ -4,7 +4,6 @@ import json
 import os
 import platform
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from tests.faults import history
 from tests.faults.checker import Verdict, check, summary
 from tests.faults.field import HEARTBEAT, Field
 from tests.faults.nemesis import Nemesis
-from tests.faults.pods import REPOSITORY
+from tests.revision import commit
 
 Result = dict[str, object]
 VERDICTS = {0: "passed", 1: "violated", 3: "invalid"}
@@ -151,17 +150,6 @@ def name_of(result: Result) -> str:
     """A file's name for a result, without its ending."""
     parts = [result["kind"], result["broker"], result["store"], result["delivery"], f"seed{result['seed']}"]
     return "-".join(map(str, parts))
-
-
-def commit() -> str:
-    """The commit that ran; a plus says that files differed from it."""
-    short = _git("rev-parse", "--short=12", "HEAD")
-    return (short + ("+" if _git("status", "--porcelain", "--", "bridge", "scheduler") else "")) if short else "unknown"
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def machine() -> str:

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from tests.revision import commit
 from tests.simulation.results import Results, failure, run_quietly, run_seeds
 
 CHUNK = 25
@@ -42,6 +43,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="all cores")
     parser.add_argument("--output", type=Path, help="write the result there as JSON")
     given = parser.parse_args()
+    at = commit()
     if given.seed is None:
         results = _run_all(given.first, given.seeds, given.processes)
     else:
@@ -54,7 +56,7 @@ def main() -> int:
         results.first, results.wall_seconds = given.seed, time.monotonic() - began
     print(results.text())
     if given.output is not None:
-        results.write(given.output)
+        results.write(given.output, at)
     return 1 if not results.passed else 2 if results.invalid else 0
 
 

@@ -107,10 +107,12 @@ class Results:
             lines.append(failure(seed, broken))
         return "\n".join(lines)
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Path, commit: str) -> None:
         """For programs: one JSON object."""
         hours = self.virtual_seconds / 3600
         found = {
+            "kind": "simulation",
+            "commit": commit,
             "runs": self.runs,
             "first_seed": self.first,
             "invalid": {str(seed): why for seed, why in sorted(self.invalid.items())},

@@ -6,7 +6,6 @@
 import json
 import logging
 import os
-import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from hypothesis import HealthCheck, Phase, core, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from scheduler.storage import open_storage
+from tests.revision import commit
 from tests.stateful.machine import MUST_REACH, Patient, StorageMachine, VirtualClock
 
 EXAMPLES = "JOBBRIDGE_STATEFUL_EXAMPLES"
@@ -50,15 +50,8 @@ def results() -> Iterator[list[dict[str, object]]]:
     begun_at = commit()
     yield collected
     if os.environ.get(OUTPUT):
-        told = [one | {"commit": begun_at} for one in collected]
+        told = [{"kind": "stateful"} | one | {"commit": begun_at} for one in collected]
         Path(os.environ[OUTPUT]).write_text(json.dumps(told, indent=2) + "\n")
-
-
-def commit() -> str:
-    asked = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return asked.stdout.strip() or "unknown"
 
 
 @pytest.mark.timeout(0 if EXAMPLES in os.environ else 300)

@@ -22,23 +22,43 @@ RUN = {
     "machine": "2 cores",
 }
 INVALID = RUN | {"seed": 8, "verdict": "invalid", "minutes": 50.0, "worst_rescue_s": None}
-SIMULATION = {"seeds": 1000, "violations": 0, "faults": {"crash": 12}, "messages": 5}
+SIMULATION = {
+    "kind": "simulation",
+    "commit": "abc",
+    "first_seed": 1,
+    "runs": 500,
+    "messages": 5,
+    "jobs": 4,
+    "rescues": 3,
+    "virtual_hours": 2.0,
+    "cpu_seconds": 200.0,
+    "invalid": {"8": "why"},
+    "violations": {},
+    "worst_rescue_seconds": 9.5,
+    "faults": {"crash": 12},
+}
+STATEFUL = {"kind": "stateful", "database": "sqlite", "seed": 3, "examples": 2000, "steps": 9, "violations": 0}
 
 
 def test_the_page_is_the_same_for_the_same_runs() -> None:
     """It sums up valid runs alone, and takes what a simulation's file leaves out."""
-    text = page([RUN, INVALID, SIMULATION], "## Found by us\n\n| symptom |\n")
-    assert text == page([RUN, INVALID, SIMULATION], "## Found by us\n\n| symptom |\n")
+    text = page([RUN, INVALID, SIMULATION, STATEFUL], "## Found by us\n\n| symptom |\n")
+    assert text == page([RUN, INVALID, SIMULATION, STATEFUL], "## Found by us\n\n| symptom |\n")
     assert "2 runs, 1 of them invalid; 2 minutes, 3 faults landed, 12,000 messages, 8,000 jobs" in text
     assert "| kill-pod | 2 |" in text
     assert "longest rescue 8.25 s" in text
-    assert "| 1,000 | - | - | 5 | - | 0 | - | - | - | - |" in text
+    assert "| crash | 12 |" in text
+    assert "| sqlite | 3 | 2,000 | 9 | 0 | - |" in text
     assert text.endswith("| symptom |\n")
 
 
-def test_a_simulation_may_name_its_figures_otherwise() -> None:
-    given = {"runs": 3, "first_seed": 7, "invalid": {"8": "why"}, "violations": {}, "worst_rescue_seconds": 9.5}
-    assert "| from 7 | 3 | 1 | - | - | 0 | 9.5 | - | - | - |" in page([given], "")
+def test_simulations_of_a_commit_are_one_row() -> None:
+    others = [SIMULATION | {"first_seed": first} for first in (2001, 501)]
+    broken = SIMULATION | {"commit": "def", "violations": {"7": [["I1", "lost"], ["I2", "doubled"]]}}
+    text = page([SIMULATION, *others, broken], "")
+    assert "2,000 seeds, " in text
+    assert "| 1 to 1,000, 2,001 to 2,500 | 1,500 | 15 | 12 | 9 | 6 | 0.010 | 3 | 0 | 9.5 | abc |" in text
+    assert "| 1 to 500 | 500 | 5 | 4 | 3 | 2 | 0.010 | 1 | 1 | 9.5 | def |" in text
 
 
 def test_no_runs_make_a_page() -> None:
