@@ -61,6 +61,7 @@ class Slot:
                 "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *([skew] if self.clock_offset else [])]),
                 "POD_NAME": self.name,
                 "FAULTS_CLOCK_OFFSET": str(self.clock_offset),
+                "MALLOC_ARENA_MAX": "2",  # as the image has it
             }
             self._process = subprocess.Popen(
                 [sys.executable, "-m", self._module, "run", "--log-format", "text"],
