@@ -395,7 +395,11 @@ def broker_reset(act: Act) -> None:
 
 @fault("rebalance-storm", "F14", "pod", brokers=("kafka",))
 def rebalance_storm(act: Act) -> None:
-    """Another member of the group joins, takes partitions, commits nothing and leaves, again and again."""
+    """Another member of the group joins, takes partitions, commits nothing and leaves, again and again.
+
+    It has landed once the coordinator knows it for a member: whether it gets partitions before another fault comes or
+    not, the others' round has begun.
+    """
     assert isinstance(act.field.broker, Kafka)
     act.landed = False
     for _ in range(act.dice.randrange(1, 4)):
@@ -413,7 +417,7 @@ def rebalance_storm(act: Act) -> None:
             deadline = time.monotonic() + 10
             while not consumer.assignment() and time.monotonic() < deadline and not act.stopping.is_set():
                 consumer.poll(timeout_ms=200)
-            act.landed = act.landed or bool(consumer.assignment())
+                act.landed = act.landed or consumer._coordinator._generation.has_member_id()
             consumer.close()
         act.wait(0.0, 1.0)
 
