@@ -1,6 +1,7 @@
 """Locks, limits, due times and expiry: what a job waits for before a worker may take it."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from itertools import pairwise
 from random import Random
@@ -11,7 +12,7 @@ from scheduler.job import Job, JobState, NewJob
 from scheduler.limits import SLACK_US, Limit, Rate, limit_key, lock_key
 from scheduler.storage import Storage, open_storage
 from scheduler.storage.gates import LIMITED, LOCKED
-from scheduler.storage.tables import locks
+from scheduler.storage.tables import jobs, locks
 from tests.conformance.stores import (
     DAY,
     HOUR,
@@ -163,6 +164,25 @@ def test_a_lock_does_not_wait_for_a_job_that_came_again_with_another(storage: St
     put(storage, [job("red-0", lock_key=BLUE)])
     assert storage.pass_on_forgotten() == 1
     assert names(storage.claim(A, ["h"], 5)) == ["red-1", "red-0"]
+
+
+def test_who_passes_a_lock_on_waits_for_who_is_at_it(storage: Storage) -> None:
+    """Meanwhile the next job had the lock and ended, and the one after that has it: it is not given to a second."""
+    put(storage, locked("red", 4, RED))
+    storage.claim(A, ["h"], 1)
+    force(storage, job("red-0").id, state="SUCCEEDED", finished_at=1)
+    with ThreadPoolExecutor(1) as pool:
+        with storage.transaction() as connection:
+            storage._lock(connection, [RED])
+            late = pool.submit(storage.pass_on, [RED])
+            assert not wait([late], timeout=0.5).done
+            of = {one: jobs.c.id == job(one).id for one in ("red-1", "red-2")}
+            connection.execute(jobs.update().where(of["red-1"]).values(state="SUCCEEDED", finished_at=1))
+            connection.execute(jobs.update().where(of["red-2"]).values(lane=0))
+            connection.execute(locks.update().where(locks.c.key == RED).values(job_id=job("red-2").id))
+        late.result(30)
+    storage.pass_on([RED])
+    assert names(storage.claim(B, ["h"], 5)) == ["red-2"]
 
 
 def work_off(storage: Storage, place: int) -> list[tuple[str, int, int]]:

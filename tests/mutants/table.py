@@ -231,7 +231,7 @@ MUTANTS = [
         "scheduler/storage/gates.py",
         "            self._lock(connection, wanted)\n",
         '            connection.execute(self.absent(locks), [{"key": key} for key in wanted])\n',
-        f"{GATES}::test_racing_servers_never_run_two_of_one_lock",
+        f"{GATES}::test_who_passes_a_lock_on_waits_for_who_is_at_it",
         "postgresql",
     ),
     Mutant(
