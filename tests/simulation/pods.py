@@ -339,6 +339,8 @@ class SimPod:
         def life() -> object:
             yield from pod.ingesting()
             yield from pod.server.draining(5.0, pod._hurry)
+            for thread in pod.server.threads():
+                thread.stopping = True
             pod.server.leave()
             self.left = True
 
