@@ -403,6 +403,8 @@ def rebalance_storm(act: Act) -> None:
     assert isinstance(act.field.broker, Kafka)
     act.landed = False
     for _ in range(act.dice.randrange(1, 4)):
+        if act.stopping.is_set():
+            break
         with contextlib.suppress(KafkaError, OSError):
             consumer = KafkaConsumer(
                 QUEUE,

@@ -58,6 +58,10 @@ def _number(result: Result, key: str) -> float:
     return value if isinstance(value, int | float) else 0
 
 
+def _total(results: Iterable[Result], key: str) -> float:
+    return sum(_number(one, key) for one in results)
+
+
 def _faults(results: Iterable[Result]) -> Counter[str]:
     landed: Counter[str] = Counter()
     for result in results:
@@ -75,11 +79,11 @@ def _of_runs(title: str, results: list[Result]) -> Iterator[str]:
     yield f"\n## {title}\n"
     yield (
         f"{len(results)} runs, {len(results) - len(valid)} of them invalid; "
-        f"{shown(sum(_number(one, 'minutes') for one in valid))} minutes, "
-        f"{shown(int(sum(_number(one, 'faults_landed') for one in valid)))} faults landed, "
-        f"{shown(int(sum(_number(one, 'messages') for one in valid)))} messages, "
-        f"{shown(int(sum(_number(one, 'jobs') for one in valid)))} jobs, "
-        f"**{shown(int(sum(_number(one, 'violations') for one in valid)))} violations**, "
+        f"{shown(_total(valid, 'minutes'))} minutes, "
+        f"{shown(_total(valid, 'faults_landed'))} faults landed, "
+        f"{shown(_total(valid, 'messages'))} messages, "
+        f"{shown(_total(valid, 'jobs'))} jobs, "
+        f"**{shown(_total(valid, 'violations'))} violations**, "
         f"longest rescue {shown(max(worst, default=None))} s.\n"
     )
     keys = [
@@ -125,7 +129,7 @@ def _of_simulations(results: list[Result]) -> Iterator[str]:
     if not results:
         return
     yield "\n## Simulation\n"
-    yield f"{shown(int(sum(_number(one, 'runs') for one in results)))} seeds, each once at the commit of its row.\n"
+    yield f"{shown(_total(results, 'runs'))} seeds, each once at the commit of its row.\n"
     by_commit: dict[object, list[Result]] = defaultdict(list)
     for result in results:
         by_commit[result.get("commit")].append(result)
@@ -138,12 +142,12 @@ def _of_simulations(results: list[Result]) -> Iterator[str]:
 
 def _simulated(results: list[Result]) -> list[object]:
     """The row of a commit."""
-    total = {key: sum(_number(one, key) for one in results) for key in ("virtual_hours", "cpu_seconds")}
+    hours = _total(results, "virtual_hours")
     return [
         ", ".join(_spans((int(_number(one, "first_seed")), int(_number(one, "runs"))) for one in results)),
-        *(int(sum(_number(one, key) for one in results)) for key in ("runs", "messages", "jobs", "rescues")),
-        total["virtual_hours"],
-        f"{total['virtual_hours'] / max(total['cpu_seconds'], 1e-9):.3f}",
+        *(_total(results, key) for key in ("runs", "messages", "jobs", "rescues")),
+        hours,
+        f"{hours / max(_total(results, 'cpu_seconds'), 1e-9):.3f}",
         *(sum(_many(one.get(key)) for one in results) for key in ("invalid", "violations")),
         max(_number(one, "worst_rescue_seconds") for one in results),
         results[0].get("commit"),

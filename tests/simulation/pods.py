@@ -340,7 +340,7 @@ class SimPod:
             yield from pod.ingesting()
             yield from pod.server.draining(5.0, pod._hurry)
             for thread in pod.server.threads():
-                thread.stopping = True
+                thread.stop()
             pod.server.leave()
             self.left = True
 

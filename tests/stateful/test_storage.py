@@ -23,7 +23,6 @@ OUTPUT = "JOBBRIDGE_STATEFUL_OUTPUT"
 STEPS = 50
 ENOUGH = 1000
 """Examples that must have reached everything."""
-ROOT = Path(__file__).parents[2]
 QUICK = settings(
     max_examples=50,
     stateful_step_count=STEPS,
