@@ -76,14 +76,8 @@ def replay(context: click.Context, config: Path | None, output: str | None, name
     configuration = configured(config, import_handlers=True)
     of_source = decoders(configuration, assemble(configuration).rules)
     with opened(configuration) as storage:
-        context.exit(
-            each(
-                names,
-                lambda name: _replayed(name, partial(replay_one, of_source, storage, by=who())),
-                output,
-                done=_DONE,
-            )
-        )
+        one = partial(_replayed, partial(replay_one, of_source, storage, by=who()))
+        context.exit(each(names, one, output, done=_DONE))
 
 
 @dead_letters.command()
@@ -93,7 +87,7 @@ def replay(context: click.Context, config: Path | None, output: str | None, name
 def drop(context: click.Context, config: Path | None, output: str | None, names: tuple[str, ...]) -> None:
     """Delete dead letters."""
     with opened(configured(config)) as storage:
-        context.exit(each(names, lambda name: _dropped(name, storage), output, done=_DONE))
+        context.exit(each(names, partial(_dropped, storage), output, done=_DONE))
 
 
 def _key(name: str) -> bytes | None:
@@ -106,7 +100,7 @@ def _key(name: str) -> bytes | None:
 _MISSING = ("NOT_FOUND", "no dead letter has this id")
 
 
-def _replayed(name: str, replay_one: Callable[[bytes], Replayed]) -> tuple[str, str]:
+def _replayed(replay_one: Callable[[bytes], Replayed], name: str) -> tuple[str, str]:
     key = _key(name)
     replayed = None if key is None else replay_one(key)
     if replayed is None or replayed.outcome.name == "NOT_FOUND":
@@ -114,6 +108,6 @@ def _replayed(name: str, replay_one: Callable[[bytes], Replayed]) -> tuple[str, 
     return replayed.outcome.name, replayed.detail
 
 
-def _dropped(name: str, storage: Storage) -> tuple[str, str]:
+def _dropped(storage: Storage, name: str) -> tuple[str, str]:
     key = _key(name)
     return ("DONE", "") if key is not None and storage.drop_dead_letter(key) else _MISSING

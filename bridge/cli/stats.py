@@ -90,12 +90,5 @@ def _page(configuration: Configuration, storage: Storage) -> RenderableType:
     for count in counted(storage, _RECENT):
         routes[str(count["route"])][str(count["outcome"])] = count["per_second"]
     shown = [{**route, "route": name or "(none)"} for name, route in routes.items()]
-    return Group(
-        *(
-            table(servers, _SERVERS),
-            "",
-            table(sources_shown(configuration, storage), _SOURCES),
-            "",
-            table(shown, _ROUTES),
-        )
-    )
+    sources = sources_shown(configuration, storage)
+    return Group(table(servers, _SERVERS), "", table(sources, _SOURCES), "", table(shown, _ROUTES))

@@ -9,7 +9,8 @@ Promises (`tests/unit/test_client_patches.py`):
   each time.
 - A join of the group that a poll began and had no time to end is ended by the next polls. Unpatched, where new
   metadata was why it began, the leader never takes its assignment, sends no heartbeat and reads nothing.
-- A client that cannot be built leaves no thread behind, a failed connect no socket.
+- A client that cannot be built leaves no thread behind; a connect or a TLS handshake that fails, and a close amid a
+  write, no socket.
 - Its loggers, which repeat a lost broker six times a second, are silent: a source tells its own state, once for each
   change.
 """
@@ -24,6 +25,7 @@ from kafka.coordinator.consumer import ConsumerCoordinator
 from kafka.net.compat import KafkaNetClient
 from kafka.net.inet import KafkaNetSocket
 from kafka.net.selector import NetworkSelector
+from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 from kafka.record.default_records import DefaultRecord, DefaultRecordBatch
 from kafka.record.util import decode_varint
 from kafka.structs import TopicPartition
@@ -143,8 +145,35 @@ async def closing_sock_connect(
     return connected
 
 
+_handshake = KafkaSSLTransport.handshake
+
+
+async def closing_handshake(transport: KafkaSSLTransport) -> None:
+    """kafka-python's, which leaves its socket to the garbage collector too when it fails."""
+    try:
+        await _handshake(transport)
+    except BaseException:
+        transport._sock.close()
+        raise
+
+
+_write_to_sock = KafkaTCPTransport._write_to_sock
+
+
+async def closing_write_to_sock(transport: KafkaTCPTransport) -> None:
+    """kafka-python's, which closes the socket once all is written: where its client ends first, never."""
+    sock = transport._sock
+    try:
+        await _write_to_sock(transport)
+    except GeneratorExit:
+        sock.close()
+        raise
+
+
 DefaultRecordBatch._read_msg = tolerant_read_msg
 Fetcher.PartitionRecords.take = sticky_take
 ConsumerCoordinator.need_rejoin = steady_need_rejoin
 KafkaNetSocket.sock_connect = closing_sock_connect
+KafkaSSLTransport.handshake = closing_handshake
+KafkaTCPTransport._write_to_sock = closing_write_to_sock
 logging.getLogger("kafka").setLevel(logging.CRITICAL)

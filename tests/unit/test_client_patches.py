@@ -3,6 +3,7 @@
 import gc
 import os
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from kafka.consumer.fetcher import Fetcher
 from kafka.coordinator.consumer import ConsumerCoordinator
 from kafka.errors import CorruptRecordError, KafkaTimeoutError
 from kafka.net.inet import KafkaNetSocket
+from kafka.net.selector import NetworkSelector
+from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 from kafka.record.memory_records import MemoryRecords
 from kafka.structs import TopicPartition
@@ -230,9 +233,49 @@ def test_a_failed_connect_closes_its_socket_and_kafka_python_still_does_not() ->
     assert not _refused(kafka_patch._sock_connect)
 
 
+def _shaken(handshake: Callable[..., object]) -> bool:
+    """Whether the socket is closed of a TLS handshake with a broker that speaks no TLS."""
+    sock, broker = socket.socketpair()
+    with sock, broker:
+        broker.sendall(b"this is no TLS record\n")
+        transport = KafkaSSLTransport(None, sock, host="broker")
+        with transport._sock as wrapped:
+            with pytest.raises(ssl.SSLError):
+                handshake(transport).send(None)
+            return bool(wrapped.fileno() == -1)
+
+
+def test_a_failed_handshake_closes_its_socket_and_kafka_python_still_does_not() -> None:
+    assert _shaken(kafka_patch.closing_handshake)
+    assert not _shaken(kafka_patch._handshake)
+
+
+def _closed_amid_a_write() -> bool:
+    """Whether the socket is closed of a client that ended before its broker took all of a request."""
+    net, (sock, broker) = NetworkSelector(), socket.socketpair()
+    with sock, broker:
+        sock.setblocking(False)
+        transport = KafkaTCPTransport(net, sock)
+        transport.write(bytes(10_000_000))
+        net.drain()
+        transport.close()
+        net.close()
+        return sock.fileno() == -1
+
+
+def test_a_close_amid_a_write_closes_the_socket_and_kafka_python_still_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert _closed_amid_a_write()
+    monkeypatch.setattr(KafkaTCPTransport, "_write_to_sock", kafka_patch._write_to_sock)
+    assert not _closed_amid_a_write()
+
+
 def test_the_patches_are_in_place() -> None:
     assert pika.data.decode_table is pika_patch.tolerant_decode_table
     assert Fetcher.PartitionRecords.take is kafka_patch.sticky_take
     assert DefaultRecordBatch._read_msg is kafka_patch.tolerant_read_msg
     assert ConsumerCoordinator.need_rejoin is kafka_patch.steady_need_rejoin
     assert KafkaNetSocket.sock_connect is kafka_patch.closing_sock_connect
+    assert KafkaSSLTransport.handshake is kafka_patch.closing_handshake
+    assert KafkaTCPTransport._write_to_sock is kafka_patch.closing_write_to_sock
