@@ -1,4 +1,4 @@
-"""A message as every broker's source hands it over, before it is routed.
+"""A message as every broker's source hands it over before it is routed, and as it is published.
 
 Pure data: no broker's client type reaches past this file.
 """
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Message(NamedTuple):
-    """One received message. All text of its broker is optional; the bytes are as they were received."""
+    """One message. All text of its broker is optional; the bytes are as they were received."""
 
     body: bytes
     headers: tuple[tuple[str, bytes], ...] = ()

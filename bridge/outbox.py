@@ -6,7 +6,6 @@ again, under the same message ID. Does not promise that messages of different jo
 
 import os
 from collections.abc import Sequence
-from itertools import groupby
 from logging import getLogger
 from random import Random
 
@@ -74,12 +73,10 @@ class Relay:
 
     def _publish(self, source: str, messages: Sequence[Message]) -> None:
         # A pod whose handlers publish nothing loads no producer.
-        from bridge.publish import outgoing, publish_amqp, publish_kafka
+        from bridge.publish import publish_amqp, publish_kafka
 
         section = self._configuration.sources[source]
-        for (routing_key, key), group in groupby(messages, lambda one: (one.routing_key, one.key)):
-            batch = [outgoing(one) for one in group]
-            if isinstance(section, AmqpSourceSection):
-                publish_amqp(self._configuration.brokers[section.broker], section, batch, routing_key=routing_key)
-            elif isinstance(section, KafkaSourceSection):
-                publish_kafka(self._configuration.brokers[section.broker], section, batch, key=key)
+        if isinstance(section, AmqpSourceSection):
+            publish_amqp(self._configuration.brokers[section.broker], section, messages)
+        elif isinstance(section, KafkaSourceSection):
+            publish_kafka(self._configuration.brokers[section.broker], section, messages)

@@ -8,7 +8,6 @@ Does not promise all or nothing: on an error those before `confirmed` are publis
 
 import itertools
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 import pika
 import pika.exceptions
@@ -20,32 +19,12 @@ from bridge.config.model import AmqpSourceSection, Broker, KafkaSourceSection
 from bridge.message import Message
 from bridge.sources import connect, kafka_patch, pika_patch
 from bridge.sources.amqp_topology import Plan, carry_out, exchange_plan, plan
+from bridge.sources.kafka_message import kafka_headers
 from bridge.sources.kafka_topics import TopicMissing, ensure_topics
 
 WINDOW = 500
 """Messages on their way to an AMQP broker and not yet confirmed."""
 BLOCKED_TIMEOUT = 30.0
-
-
-class Outgoing(NamedTuple):
-    body: bytes
-    correlation: bytes | None = None
-    headers: tuple[tuple[str, bytes], ...] = ()
-    type: str | None = None
-    content_type: str | None = None
-    message_id: bytes | None = None
-
-
-def outgoing(message: Message) -> Outgoing:
-    """What is sent of a message that was kept in the store."""
-    return Outgoing(
-        message.body,
-        message.correlation,
-        message.headers,
-        message.type,
-        message.content_type,
-        message.message_id,
-    )
 
 
 class PublishError(Exception):
@@ -59,30 +38,25 @@ class BrokerUnreachable(PublishError):
     """No connection, or it was lost."""
 
 
-def publish_amqp(
-    broker: Broker, section: AmqpSourceSection, messages: Iterable[Outgoing], *, routing_key: str | None = None
-) -> int:
+def publish_amqp(broker: Broker, section: AmqpSourceSection, messages: Iterable[Message]) -> int:
     """To the source's exchange, else its queue; how many. What the source may declare is declared first, but no
-    pod's own queue.
+    pod's own queue. A message without a routing key has the queue's name for one.
 
     :raises PublishError:
     """
-    key = section.queue if routing_key is None else routing_key
     steps = exchange_plan(section) if section.delivery == "every-pod" else plan(section, "")
-    publisher = AmqpPublisher(broker, steps, section.exchange or "", key, iter(messages))
+    publisher = AmqpPublisher(broker, steps, section.exchange or "", section.queue, iter(messages))
     return publisher.run()
 
 
 class AmqpPublisher:
     """Runs a connection's loop in the caller's thread until all is confirmed."""
 
-    def __init__(
-        self, broker: Broker, steps: Plan, exchange: str, routing_key: str, messages: Iterator[Outgoing]
-    ) -> None:
+    def __init__(self, broker: Broker, steps: Plan, exchange: str, queue: str, messages: Iterator[Message]) -> None:
         self._broker = broker
         self._steps = steps
         self._exchange = exchange
-        self._routing_key = routing_key
+        self._queue = queue
         self._messages = messages
         self._sent = 0
         self._confirmed = 0
@@ -146,7 +120,7 @@ class AmqpPublisher:
 
     def _on_returned(self, channel: pika.channel.Channel, method: pika.spec.Basic.Return, *_content: object) -> None:
         place = f"exchange {self._exchange!r}" if self._exchange else "the default exchange"
-        text = f"no queue takes it: {place}, routing key {self._routing_key!r} ({method.reply_text})"
+        text = f"no queue takes it: {place}, routing key {method.routing_key!r} ({method.reply_text})"
         self._fail(channel.connection, PublishError(text))
 
     def _on_confirmed(self, channel: pika.channel.Channel, method: pika.spec.Basic.Ack) -> None:
@@ -182,12 +156,12 @@ class AmqpPublisher:
         chunk = list(itertools.islice(self._messages, room))
         self._exhausted = room > len(chunk)
         for message in chunk:
-            properties = _properties(message)
-            channel.basic_publish(self._exchange, self._routing_key, message.body, properties, mandatory=True)
+            key = self._queue if message.routing_key is None else message.routing_key
+            channel.basic_publish(self._exchange, key, message.body, _properties(message), mandatory=True)
             self._sent += 1
 
 
-def _properties(message: Outgoing) -> pika.BasicProperties:
+def _properties(message: Message) -> pika.BasicProperties:
     return pika.BasicProperties(
         delivery_mode=2,
         correlation_id=message.correlation,
@@ -206,9 +180,7 @@ def _amqp_text(value: bytes) -> str | bytes:
         return value
 
 
-def publish_kafka(
-    broker: Broker, section: KafkaSourceSection, messages: Iterable[Outgoing], *, key: bytes | None = None
-) -> int:
+def publish_kafka(broker: Broker, section: KafkaSourceSection, messages: Iterable[Message]) -> int:
     """To the source's topic (the first, if it names several), which is created if the source may; how many.
 
     :raises PublishError:
@@ -240,7 +212,7 @@ def publish_kafka(
         raise BrokerUnreachable(text) from why
     try:
         for message in messages:
-            future = producer.send(topic, message.body, key=key, headers=kafka_headers(message))
+            future = producer.send(topic, message.body, key=message.key, headers=kafka_headers(message))
             future.add_callback(count).add_errback(failures.append)
             sent += 1
             if failures:
@@ -268,14 +240,3 @@ def close_producer(producer: KafkaProducer) -> None:
         producer.flush = lambda timeout=None: None
         producer.close(timeout=0)
         producer._sender.join(5.0)  # it closes the sockets
-
-
-def kafka_headers(message: Outgoing) -> list[tuple[str, bytes]]:
-    """What a record tells beside its key and value."""
-    named = {
-        "correlation_id": message.correlation,
-        "message_id": message.message_id,
-        "type": None if message.type is None else message.type.encode(),
-        "content-type": None if message.content_type is None else message.content_type.encode(),
-    }
-    return [*message.headers, *((name, value) for name, value in named.items() if value is not None)]

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bridge.config.model import LocalSourceSection
 from bridge.demo import place_order
-from bridge.publish import Outgoing
+from bridge.message import Message
 from bridge.sources.local import publish_local
 from scheduler import Scheduler
 from scheduler.job import JobState
@@ -89,7 +89,7 @@ def _publish(folder: Path) -> None:
     numbers = [*range(ORDERS), *range(DUPLICATES)]
     numbers = [numbers[k * 7 % len(numbers)] for k in range(len(numbers))]
     storage = open_storage(f"sqlite:///{folder / 'jobbridge.db'}")
-    orders = (Outgoing(f'{{"id": {k}, "amount": {k / 4}}}'.encode(), f"order-{k}".encode()) for k in numbers)
+    orders = (Message(f'{{"id": {k}, "amount": {k / 4}}}'.encode(), correlation=f"order-{k}".encode()) for k in numbers)
     count = publish_local(storage, LocalSourceSection(queue="orders"), orders)
     storage.close()
     print(f"published {count} messages: {ORDERS} orders, {DUPLICATES} of them twice", flush=True)

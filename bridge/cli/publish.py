@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,16 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from bridge.cli.exits import Failed, Unreachable
-from bridge.cli.messages import Given, Headers, content, message_options, section_of
+from bridge.cli.messages import Headers, content, message_options, section_of
 from bridge.cli.options import common_options, configured, opened
 from bridge.cli.output import print_record
 
 if TYPE_CHECKING:
     from bridge.config.model import AnySource, Configuration
     from bridge.message import Message
-
-_LOCAL_CHUNK = 200
-"""Messages in one statement."""
 
 
 @click.command()
@@ -50,40 +46,31 @@ def publish(
 
     bodies = [line for line in content(body).split(b"\n") if line.strip()] if ndjson else [content(body)]
     messages = [written(one, headers, **given) for one in bodies]
-    count = _send(configuration, section, (one for _ in range(repeat) for one in messages), given)
+    count = _send(configuration, section, (one for _ in range(repeat) for one in messages))
     if output in ("json", "ndjson"):
         print_record({"source": source, "published": count}, output)
     else:
         click.echo(f"{count} message{'' if count == 1 else 's'} published to {source}", err=True)
 
 
-def _send(configuration: Configuration, source: AnySource, messages: Iterator[Message], given: Given) -> int:
+def _send(configuration: Configuration, source: AnySource, messages: Iterator[Message]) -> int:
     """Publish through the source's broker; how many were confirmed."""
     from bridge.config.model import KafkaSourceSection, LocalSourceSection
 
     if isinstance(source, LocalSourceSection):
-        return _send_locally(configuration, source.queue, messages)
+        from bridge.sources.local import publish_local
+
+        with opened(configuration, may_migrate=True) as storage:
+            return publish_local(storage, source, messages)
     # The brokers' clients are loaded only where one is used.
-    from bridge.message import octets
-    from bridge.publish import BrokerUnreachable, PublishError, outgoing, publish_amqp, publish_kafka
+    from bridge.publish import BrokerUnreachable, PublishError, publish_amqp, publish_kafka
 
     broker = configuration.brokers[source.broker]
     try:
         if isinstance(source, KafkaSourceSection):
-            return publish_kafka(broker, source, map(outgoing, messages), key=octets(given["key"]))
-        return publish_amqp(broker, source, map(outgoing, messages), routing_key=given["routing_key"])
+            return publish_kafka(broker, source, messages)
+        return publish_amqp(broker, source, messages)
     except PublishError as error:
         confirmed = f" ({error.confirmed} messages were confirmed before)" if error.confirmed else ""
         failure = Unreachable if isinstance(error, BrokerUnreachable) else Failed
         raise failure(f"{error}{confirmed}") from None
-
-
-def _send_locally(configuration: Configuration, queue: str, messages: Iterator[Message]) -> int:
-    from bridge.dead_letters import envelope
-
-    count = 0
-    with opened(configuration, may_migrate=True) as storage:
-        while chunk := list(itertools.islice(messages, _LOCAL_CHUNK)):
-            storage.publish(queue, [(envelope(one), one.body) for one in chunk])
-            count += len(chunk)
-    return count

@@ -1,4 +1,4 @@
-"""A Kafka record as a `Message`.
+"""A Kafka record as a `Message`, and what of a message a record's headers hold.
 
 Promises never to raise: a record that could not be decoded has its coordinates, the reason, and its body if that
 could be read.
@@ -45,6 +45,17 @@ def kafka_message(record: ConsumerRecord | Undecodable) -> Message:
         None if content_encoding is None else text(content_encoding),
         f"{record.topic}/{record.partition}/{record.offset}",
     )
+
+
+def kafka_headers(message: Message) -> list[tuple[str, bytes]]:
+    """What a record tells beside its key and value."""
+    named = {
+        "correlation_id": message.correlation,
+        "message_id": message.message_id,
+        "type": None if message.type is None else message.type.encode(),
+        "content-type": None if message.content_type is None else message.content_type.encode(),
+    }
+    return [*message.headers, *((name, value) for name, value in named.items() if value is not None)]
 
 
 def _undecodable(topic: str, partition: int, offset: int, body: bytes, reason: str) -> Message:

@@ -4,15 +4,12 @@ Received messages are invisible to others for a while, under a token; an ack del
 leaves its messages to become visible again.
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable
 from random import Random
-from typing import TYPE_CHECKING
 
 from bridge.config.model import LocalSourceSection
 from bridge.dead_letters import envelope, message_of
@@ -20,9 +17,6 @@ from bridge.message import Message
 from bridge.sources.source import Batch, Source, SourceStatus
 from scheduler.storage import Storage, StoreUnavailable
 from scheduler.storage.records import LocalMessage
-
-if TYPE_CHECKING:
-    from bridge.publish import Outgoing
 
 VISIBILITY = 30.0
 BUSY_POLL = 0.02
@@ -127,9 +121,7 @@ class LocalSource(Source):
         self._lag = self._storage.depth(self._section.queue)
 
 
-def publish_local(
-    storage: Storage, section: LocalSourceSection, messages: Iterable[Outgoing], *, routing_key: str | None = None
-) -> int:
+def publish_local(storage: Storage, section: LocalSourceSection, messages: Iterable[Message]) -> int:
     """Publish to the local queue; how many. Those of one call are committed in batches of 500.
 
     :raises StoreUnavailable: publish them again; under the same correlation IDs nothing is doubled.
@@ -137,18 +129,6 @@ def publish_local(
     count = 0
     remaining = iter(messages)
     while batch := list(itertools.islice(remaining, 500)):
-        rows = [
-            Message(
-                one.body,
-                one.headers,
-                one.correlation,
-                one.message_id,
-                routing_key=routing_key or section.queue,
-                type=one.type,
-                content_type=one.content_type,
-            )
-            for one in batch
-        ]
-        storage.publish(section.queue, [(envelope(row), row.body) for row in rows])
-        count += len(rows)
+        storage.publish(section.queue, [(envelope(one), one.body) for one in batch])
+        count += len(batch)
     return count

@@ -51,11 +51,10 @@ def _consumed(message: Message, section: KafkaSourceSection) -> Message:
     # A program without Kafka loads no Kafka client.
     from kafka.consumer.fetcher import ConsumerRecord
 
-    from bridge.publish import kafka_headers, outgoing
-    from bridge.sources.kafka_message import kafka_message
+    from bridge.sources.kafka_message import kafka_headers, kafka_message
 
     offset = int(message.coordinates.rpartition("/")[2] or 0)
-    headers = kafka_headers(outgoing(message))
+    headers = kafka_headers(message)
     record = ConsumerRecord(
         message.topic or section.topic[0], 0, None, offset, 0, 0, message.key, message.body, headers, None, -1, -1, -1
     )

@@ -15,7 +15,8 @@ from kafka import KafkaConsumer, TopicPartition
 from bridge.assembly import store
 from bridge.config.load import load
 from bridge.config.model import AmqpSourceSection, KafkaSourceSection, LocalSourceSection
-from bridge.publish import Outgoing, publish_amqp, publish_kafka
+from bridge.message import Message
+from bridge.publish import publish_amqp, publish_kafka
 from bridge.sources.local import publish_local
 from scheduler.job import JobState
 from scheduler.storage import StoreUnavailable
@@ -141,10 +142,10 @@ class Cluster:
     def publish(self, tasks: Iterable[tuple[str, dict[str, object]]]) -> int:
         """Publish (correlation ID, body) through the source's broker, confirmed."""
         return self.publish_raw(
-            Outgoing(json.dumps(body).encode(), correlation.encode()) for correlation, body in tasks
+            Message(json.dumps(body).encode(), correlation=correlation.encode()) for correlation, body in tasks
         )
 
-    def publish_raw(self, messages: Iterable[Outgoing]) -> int:
+    def publish_raw(self, messages: Iterable[Message]) -> int:
         """Publish messages as they are."""
         section = self.configuration.sources["tasks"]
         if isinstance(section, LocalSourceSection):

@@ -7,7 +7,8 @@ import pika
 import pytest
 from kafka import KafkaProducer
 
-from bridge.publish import Outgoing, publish_amqp, publish_kafka
+from bridge.message import Message
+from bridge.publish import publish_amqp, publish_kafka
 from tests.acceptance.cluster import Cluster
 from tests.integration.amqp_wire import POISON, publish_raw
 from tests.integration.test_kafka import RawName
@@ -17,15 +18,15 @@ from tests.servers.rabbitmq import RabbitMQ
 
 GOOD = b'{"id": 1}'
 BAD = {
-    "missing-correlation-id": Outgoing(GOOD),
-    "invalid-json": Outgoing(b'{"id": ', b"a"),
-    "nan": Outgoing(b'{"id": 1, "sleep": NaN}', b"b"),
-    "duplicate-name": Outgoing(b'{"id": 1, "id": 2}', b"c"),
-    "brackets": Outgoing(b"[" * 100_000, b"d"),
-    "digits": Outgoing(b'{"id": ' + b"9" * 5000 + b"}", b"e"),
-    "invalid-body": Outgoing(b'{"id": "x"}', b"f"),
-    "not-utf-8": Outgoing(b'{"id": "\xff"}', b"g"),
-    "too-large": Outgoing(b'{"id": 1, "act": "' + b"x" * 140_000 + b'"}', b"h"),
+    "missing-correlation-id": Message(GOOD),
+    "invalid-json": Message(b'{"id": ', correlation=b"a"),
+    "nan": Message(b'{"id": 1, "sleep": NaN}', correlation=b"b"),
+    "duplicate-name": Message(b'{"id": 1, "id": 2}', correlation=b"c"),
+    "brackets": Message(b"[" * 100_000, correlation=b"d"),
+    "digits": Message(b'{"id": ' + b"9" * 5000 + b"}", correlation=b"e"),
+    "invalid-body": Message(b'{"id": "x"}', correlation=b"f"),
+    "not-utf-8": Message(b'{"id": "\xff"}', correlation=b"g"),
+    "too-large": Message(b'{"id": 1, "act": "' + b"x" * 140_000 + b'"}', correlation=b"h"),
 }
 REASONS = sorted(["missing-correlation-id", "invalid-body", "too-large", *["invalid-json"] * 6])
 
@@ -50,13 +51,13 @@ def test_on_rabbitmq(rabbitmq: RabbitMQ, postgresql_url: str, queue_name: str, t
     source = f"{{broker: bus, queue: {queue_name}, max_message_bytes: 128KiB}}"
     with Cluster(tmp_path, store=postgresql_url, broker=rabbitmq.url, source=source) as cluster:
         section, broker = cluster.configuration.sources["tasks"], cluster.configuration.brokers["bus"]
-        publish_amqp(broker, section, [Outgoing(GOOD, b"first"), *BAD.values()])
+        publish_amqp(broker, section, [Message(GOOD, correlation=b"first"), *BAD.values()])
         with pika.BlockingConnection(pika.URLParameters(rabbitmq.url)) as connection:
             channel = connection.channel()
             channel.confirm_delivery()
             for name, table in POISON.items():
                 publish_raw(channel, queue_name, GOOD, table, f"poison-{name}")
-        publish_amqp(broker, section, [Outgoing(GOOD, b"last")])
+        publish_amqp(broker, section, [Message(GOOD, correlation=b"last")])
         cluster.start(2)
         _assert_rejected(cluster, sorted([*REASONS, *["undecodable"] * len(POISON)]))
         depth = rabbitmq.queues()[queue_name]
@@ -68,11 +69,11 @@ def test_on_kafka(kafka: Kafka, postgresql_url: str, topic_name: str, tmp_path: 
     source = f"{{broker: bus, topic: {topic_name}, group: {topic_name}, partitions: 1, max_message_bytes: 128KiB}}"
     with Cluster(tmp_path, store=postgresql_url, broker=kafka.url, source=source) as cluster:
         section, broker = cluster.configuration.sources["tasks"], cluster.configuration.brokers["bus"]
-        publish_kafka(broker, section, [Outgoing(GOOD, b"first"), *BAD.values()])
+        publish_kafka(broker, section, [Message(GOOD, correlation=b"first"), *BAD.values()])
         producer = KafkaProducer(bootstrap_servers=kafka.bootstrap, linger_ms=0)
         producer.send(topic_name, GOOD, headers=[(RawName("x"), b"1")]).get(20)
         producer.close()
-        publish_kafka(broker, section, [Outgoing(GOOD, b"last")])
+        publish_kafka(broker, section, [Message(GOOD, correlation=b"last")])
         cluster.start(2)
         _assert_rejected(cluster, sorted([*REASONS, "undecodable"]))
         (letter,) = cluster.storage.list_dead_letters(reason="undecodable")
@@ -124,7 +125,7 @@ def test_handlers_that_misbehave(database: str, tmp_path: Path, request: pytest.
     with Cluster.over(tmp_path) as cluster:
         cluster.storage.migrate()
         (pod,) = cluster.start(1)
-        cluster.publish_raw([Outgoing(b"{}", kind.encode(), type=kind) for kind in ENDS])
+        cluster.publish_raw([Message(b"{}", correlation=kind.encode(), type=kind) for kind in ENDS])
         cluster.wait_for({"FAILED": len(ENDS)}, 30)
         for kind, (ends, failures) in ENDS.items():
             (job,) = cluster.storage.find_jobs(kind, [kind])
@@ -132,7 +133,7 @@ def test_handlers_that_misbehave(database: str, tmp_path: Path, request: pytest.
             assert [event["kind"] for event in events] == ["FAILED"] * failures, kind
             assert ends in str(events[-1]["detail"]), events[-1]["detail"]
             assert job["attempts"] == failures
-        cluster.publish_raw([Outgoing(b"{}", b"after")])
+        cluster.publish_raw([Message(b"{}", correlation=b"after")])
         cluster.wait_for({"FAILED": len(ENDS), "SUCCEEDED": 1}, 20)
         assert pod.poll() is None
 
@@ -147,7 +148,7 @@ def test_a_pod_whose_workers_all_hang_ends(sqlite_url: str, tmp_path: Path) -> N
     with Cluster.over(tmp_path) as cluster:
         cluster.storage.migrate()
         (pod,) = cluster.start(1)
-        cluster.publish_raw([Outgoing(b"{}", b"hang-%d" % k, type="hangs") for k in range(2)])
+        cluster.publish_raw([Message(b"{}", correlation=b"hang-%d" % k, type="hangs") for k in range(2)])
         assert pod.wait(30) == 1
         assert cluster.counts() == {"FAILED": 2}
         assert cluster.storage.servers() == []

@@ -11,7 +11,7 @@ import pytest
 
 from bridge.config.load import load
 from bridge.config.model import LocalSourceSection
-from bridge.publish import Outgoing
+from bridge.message import Message
 from bridge.sources import connect
 from bridge.sources.local import publish_local
 from scheduler.storage import StoreUnavailable, open_storage
@@ -112,7 +112,7 @@ def test_a_pod_shows_and_keeps_none(secretive: Shop) -> None:
         file.write(f"http: {{port: {port}}}\n")
     storage = shop.storage()
     storage.migrate()
-    messages = [Outgoing(body.encode(), bytes([number])) for number, body in enumerate(BODIES)]
+    messages = [Message(body.encode(), correlation=bytes([number])) for number, body in enumerate(BODIES)]
     publish_local(storage, LocalSourceSection(queue="local"), messages)
     storage.close()
     log = shop.folder / "pod.log"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.publish import Outgoing
+from bridge.message import Message
 from scheduler import Scheduler
 from scheduler.storage.records import Act
 from tests.acceptance.cluster import Cluster, Effect, tasks
@@ -129,8 +129,7 @@ def test_jobs_of_one_lock_run_one_at_a_time_in_order(
     ) as cluster:
         cluster.start(1)
         cluster.publish_raw(
-            Outgoing(b'{"id": 1, "sleep": 0.05}', b"order-%d" % k, (("customer", b"c%d" % (k % 5)),))
-            for k in range(150)
+            Message(b'{"id": 1, "sleep": 0.05}', (("customer", b"c%d" % (k % 5)),), b"order-%d" % k) for k in range(150)
         )
         assert wait_until(lambda: sum(cluster.counts().values()) == 150, 30)
         cluster.start(2)

@@ -20,7 +20,8 @@ from pathlib import Path
 import psycopg
 
 from bridge.config.model import AmqpSourceSection, Broker, KafkaSourceSection
-from bridge.publish import Outgoing, publish_amqp, publish_kafka
+from bridge.message import Message
+from bridge.publish import publish_amqp, publish_kafka
 from tests.bench import floor
 from tests.servers.databases import fresh_database
 from tests.servers.kafka import Kafka
@@ -39,10 +40,10 @@ pod: {{heartbeat: 2s}}
 DEADLINE = 300.0
 
 
-def _messages(number: int) -> Iterator[Outgoing]:
+def _messages(number: int) -> Iterator[Message]:
     filling = "x" * 250
     for k in range(number):
-        yield Outgoing(f'{{"id": {k}, "filling": "{filling}"}}'.encode(), f"bench-{k}".encode())
+        yield Message(f'{{"id": {k}, "filling": "{filling}"}}'.encode(), correlation=f"bench-{k}".encode())
 
 
 def _query(url: str, statement: str) -> tuple[object, ...]:

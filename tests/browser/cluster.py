@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bridge.config.model import AmqpSourceSection
-from bridge.publish import Outgoing, publish_amqp
+from bridge.message import Message
+from bridge.publish import publish_amqp
 from tests.acceptance.cluster import Cluster
 from tests.servers.processes import wait_until
 from tests.servers.server import free_port
@@ -69,7 +70,7 @@ class Dashboards(Cluster):
     def url(self, path: str = "/", pod: int = 0) -> str:
         return f"http://127.0.0.1:{self.port + pod}{path}"
 
-    def send(self, messages: Iterable[Outgoing]) -> None:
+    def send(self, messages: Iterable[Message]) -> None:
         """To RabbitMQ, confirmed."""
         section = self.configuration.sources["orders"]
         assert isinstance(section, AmqpSourceSection)
@@ -83,5 +84,5 @@ class Dashboards(Cluster):
             return False
 
 
-def message(kind: str, correlation: str, **body: object) -> Outgoing:
-    return Outgoing(json.dumps(body).encode(), correlation.encode(), (("shop", b"utrecht"),), type=kind)
+def message(kind: str, correlation: str, **body: object) -> Message:
+    return Message(json.dumps(body).encode(), (("shop", b"utrecht"),), correlation.encode(), type=kind)

@@ -12,7 +12,7 @@ from random import Random
 
 from bridge.config.model import AmqpSourceSection, BatchBounds, Broker, KafkaSourceSection, LocalSourceSection
 from bridge.message import Message
-from bridge.publish import Outgoing, publish_amqp, publish_kafka
+from bridge.publish import publish_amqp, publish_kafka
 from bridge.sources.amqp import AmqpSource
 from bridge.sources.kafka import KafkaSource
 from bridge.sources.local import LocalSource, publish_local
@@ -30,7 +30,7 @@ class Desk(ABC):
     """A later batch can be acked for good before an earlier one."""
 
     @abstractmethod
-    def publish(self, messages: list[Outgoing]) -> None: ...
+    def publish(self, messages: list[Message]) -> None: ...
 
     @abstractmethod
     def open(self, batch: BatchBounds | None = None) -> Source:
@@ -58,7 +58,7 @@ class AmqpDesk(Desk):
             {"broker": "rabbit", "queue": queue, "queue_type": queue_type, "prefetch": 200}
         )
 
-    def publish(self, messages: list[Outgoing]) -> None:
+    def publish(self, messages: list[Message]) -> None:
         publish_amqp(self.broker, self.section, messages)
 
     def open(self, batch: BatchBounds | None = None) -> AmqpSource:
@@ -75,7 +75,7 @@ class KafkaDesk(Desk):
             {"broker": "events", "topic": topic, "group": topic, "partitions": 1}
         )
 
-    def publish(self, messages: list[Outgoing]) -> None:
+    def publish(self, messages: list[Message]) -> None:
         publish_kafka(self.broker, self.section, messages)
 
     def open(self, batch: BatchBounds | None = None) -> KafkaSource:
@@ -89,7 +89,7 @@ class LocalDesk(Desk):
         self.storage.migrate()
         self.section = LocalSourceSection(queue=queue)
 
-    def publish(self, messages: list[Outgoing]) -> None:
+    def publish(self, messages: list[Message]) -> None:
         publish_local(self.storage, self.section, messages)
 
     def open(self, batch: BatchBounds | None = None) -> LocalSource:
@@ -97,10 +97,13 @@ class LocalDesk(Desk):
         return LocalSource("conformance", section, self.storage, random=Random(threading.get_ident()))
 
 
-def numbered(count: int, first: int = 0) -> list[Outgoing]:
+def numbered(count: int, first: int = 0, routing_key: str | None = None) -> list[Message]:
     """Messages whose body and correlation ID tell them apart."""
+    common = Message(b"", routing_key=routing_key, type="order.placed")
     return [
-        Outgoing(b'{"id": %d}' % number, b"order-%d" % number, (("number", b"%d" % number),), "order.placed")
+        common._replace(
+            body=b'{"id": %d}' % number, headers=(("number", b"%d" % number),), correlation=b"order-%d" % number
+        )
         for number in range(first, first + count)
     ]
 
@@ -123,5 +126,5 @@ def finish(source: Source) -> None:
     assert wait_until(source.drained, PATIENCE), "the source was not drained"
 
 
-def bodies(messages: list[Message] | list[Outgoing]) -> list[bytes]:
+def bodies(messages: list[Message]) -> list[bytes]:
     return [message.body for message in messages]

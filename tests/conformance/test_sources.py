@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from bridge.config.model import BatchBounds
-from bridge.publish import Outgoing
+from bridge.message import Message
 from bridge.sources import connect, kafka_session
 from bridge.sources.source import Batch, Source
 from tests.conformance.desks import PATIENCE, AmqpDesk, Desk, KafkaDesk, LocalDesk, bodies, finish, numbered, receive
@@ -153,7 +153,7 @@ def test_a_batch_keeps_within_its_count(desk: Desk) -> None:
 
 def test_a_batch_keeps_within_its_bytes_and_a_larger_message_comes_alone(desk: Desk) -> None:
     sizes = [400] * 10 + [5000] + [400] * 4
-    desk.publish([Outgoing(b"x" * size, b"%d" % number) for number, size in enumerate(sizes)])
+    desk.publish([Message(b"x" * size, correlation=b"%d" % number) for number, size in enumerate(sizes)])
     seen: list[int] = []
     with desk.running(BatchBounds(max=100, max_bytes=1000, linger="200ms")) as source:
         while len(seen) < len(sizes):
@@ -240,7 +240,7 @@ def test_paused_before_it_runs_it_takes_nothing(desk: Desk) -> None:
     ids=["none", "empty", "nul", "nul-inside", "not-utf-8", "255-bytes", "utf-8"],
 )
 def test_ids_arrive_as_they_are(desk: Desk, correlation: bytes | None) -> None:
-    desk.publish([Outgoing(b"1", correlation, message_id=correlation)])
+    desk.publish([Message(b"1", correlation=correlation, message_id=correlation)])
     with desk.running() as source:
         (message,) = receive(source, 1)
     assert message.correlation == correlation
@@ -249,7 +249,7 @@ def test_ids_arrive_as_they_are(desk: Desk, correlation: bytes | None) -> None:
 
 def test_headers_of_any_bytes_arrive(desk: Desk) -> None:
     headers = (("", b"no name"), ("blob", b"\xff\x00\xfe"), ("größe", "10 €".encode()), ("empty", b""))
-    desk.publish([Outgoing(b"1", b"1", headers)])
+    desk.publish([Message(b"1", headers, b"1")])
     with desk.running() as source:
         (message,) = receive(source, 1)
     assert set(headers) <= set(message.headers)
@@ -259,7 +259,7 @@ def test_headers_of_any_bytes_arrive(desk: Desk) -> None:
 @pytest.mark.parametrize("desk", REPEAT_HEADERS, indirect=True)
 def test_repeated_headers_arrive_in_their_order(desk: Desk) -> None:
     headers = (("tag", b"b"), ("tag", b"a"), ("tag", b"b"))
-    desk.publish([Outgoing(b"1", b"1", headers)])
+    desk.publish([Message(b"1", headers, b"1")])
     with desk.running() as source:
         (message,) = receive(source, 1)
     assert tuple(header for header in message.headers if header[0] == "tag") == headers

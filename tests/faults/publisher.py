@@ -18,7 +18,8 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from bridge.config.model import LocalSourceSection
-from bridge.publish import Outgoing, close_producer
+from bridge.message import Message as BusMessage
+from bridge.publish import close_producer
 from bridge.sources.local import publish_local
 from scheduler.job import preview
 from scheduler.storage import Storage, StoreUnavailable
@@ -271,7 +272,7 @@ class Local(Wire):
     def send(self, message: Message, confirmed: Callable[[], None], failed: Callable[[], None]) -> None:
         try:
             headers = tuple((name, value.encode()) for name, value in message.headers.items())
-            publish_local(self._storage, self._section, [Outgoing(message.body, message.correlation, headers)])
+            publish_local(self._storage, self._section, [BusMessage(message.body, headers, message.correlation)])
         except StoreUnavailable:
             failed()
         else:

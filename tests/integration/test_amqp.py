@@ -16,7 +16,7 @@ import trustme
 from bridge.config.model import AmqpSourceSection, BatchBounds, Broker
 from bridge.message import Message
 from bridge.probe import probe_amqp
-from bridge.publish import BrokerUnreachable, Outgoing, PublishError, publish_amqp
+from bridge.publish import BrokerUnreachable, PublishError, publish_amqp
 from bridge.sources import amqp_session, connect, pika_patch
 from bridge.sources.amqp import AmqpSource
 from tests.conformance.desks import PATIENCE, bodies, finish, numbered, receive
@@ -193,7 +193,7 @@ def test_what_exists_is_used_as_it_is(
         queue_name, exchange=f"{queue_name}.x", exchange_type="topic", queue_type="quorum", routing_keys=["a"]
     )
     with running(broker, section) as source:
-        publish_amqp(broker, section, numbered(2), routing_key="a")
+        publish_amqp(broker, section, numbered(2, routing_key="a"))
         assert len(receive(source, 2)) == 2
     warnings = probe_amqp(broker, section, "pod")
     assert any(f"the exchange '{queue_name}.x' is used as it is" in warning for warning in warnings), warnings
@@ -205,13 +205,13 @@ def test_makes_exchange_queue_and_bindings(broker: Broker, queue_name: str) -> N
     assert probe_amqp(broker, section, "pod") == []
     assert not exists(broker, queue_name), "the probe made it"
     with running(broker, section) as source:
-        publish_amqp(broker, section, numbered(1), routing_key="order.placed")
-        publish_amqp(broker, section, numbered(1, first=1), routing_key="refund")
+        orders, refunds = numbered(1, routing_key="order.placed"), numbered(1, first=1, routing_key="refund")
+        publish_amqp(broker, section, [*orders, *refunds])
         received = receive(source, 2)
         finish(source)
     assert {message.routing_key for message in received} == {"order.placed", "refund"}
     with pytest.raises(PublishError, match=r"no queue takes it.*invoice"):
-        publish_amqp(broker, section, numbered(1), routing_key="invoice")
+        publish_amqp(broker, section, numbered(1, routing_key="invoice"))
 
 
 @pytest.mark.parametrize("queue_type", ["classic", "quorum"])
@@ -320,10 +320,10 @@ def test_publishing_tells_what_is_wrong(broker: Broker, rabbitmq: RabbitMQ, queu
     with pytest.raises(PublishError, match="does not exist"):
         publish_amqp(broker, section_of(queue_name, declare=False), numbered(1))
     with pytest.raises(PublishError, match=r"message 3 cannot be published.*ShortString") as caught:
-        publish_amqp(broker, section_of(queue_name), [*numbered(2), Outgoing(b"", b"x" * 256)])
+        publish_amqp(broker, section_of(queue_name), [*numbered(2), Message(b"", correlation=b"x" * 256)])
     assert caught.value.confirmed <= 2
     with pytest.raises(ZeroDivisionError):
-        publish_amqp(broker, section_of(queue_name), (Outgoing(b"%d" % (1 // number)) for number in (1, 0)))
+        publish_amqp(broker, section_of(queue_name), (Message(b"%d" % (1 // number)) for number in (1, 0)))
 
 
 def test_publishes_thousands_and_counts_them(broker: Broker, queue_name: str) -> None:

@@ -190,6 +190,14 @@ def test_tombstones_keys_and_headers_arrive(broker: Broker, producer: KafkaProdu
     assert second == Message(b"body", topic=topic_name, coordinates=f"{topic_name}/0/1")
 
 
+def test_each_message_is_sent_with_its_own_key(broker: Broker, topic_name: str) -> None:
+    keys = [b"customer-1", b"\xff", None]
+    section = section_of(topic_name, partitions=1)
+    publish_kafka(broker, section, [one._replace(key=key) for one, key in zip(numbered(3), keys, strict=True)])
+    with running(broker, section) as source:
+        assert [message.key for message in receive(source, 3)] == keys
+
+
 def test_a_killed_member_loses_nothing(broker: Broker, admin: KafkaAdminClient, kafka: Kafka, topic_name: str) -> None:
     section = section_of(topic_name, partitions=4, batch={"max": 20})
     publish_kafka(broker, section, numbered(200))

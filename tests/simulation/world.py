@@ -21,7 +21,7 @@ from bridge import publish
 from bridge.config.model import AmqpSourceSection, Broker, Configuration, KafkaSourceSection
 from bridge.dead_letters import envelope
 from bridge.message import Message
-from bridge.publish import Outgoing, PublishError
+from bridge.publish import PublishError
 from bridge.sources import amqp_session, kafka_session
 from scheduler.inflight import Run
 from tests.simulation.amqp import AmqpBroker, Loop
@@ -372,7 +372,7 @@ class World:
         else:
             self.amqp.queue(kind).ready.append(one)
 
-    def relay(self, source: str, messages: Sequence[Outgoing], broker: AmqpBroker | KafkaCluster) -> None:
+    def relay(self, source: str, messages: Sequence[Message], broker: AmqpBroker | KafkaCluster) -> None:
         """A pod sends what handlers published, and waits for the broker's confirm, which may be lost."""
         pod = self._acting
         assert pod is not None
@@ -449,10 +449,10 @@ class World:
 def replaced(world: World) -> Iterator[None]:
     """What of the brokers' clients can't be handed in."""
 
-    def to_amqp(_: Broker, section: AmqpSourceSection, batch: Sequence[Outgoing], *, routing_key: str | None) -> None:
+    def to_amqp(_: Broker, section: AmqpSourceSection, batch: Sequence[Message]) -> None:
         world.relay(section.queue, batch, world.amqp)
 
-    def to_kafka(_: Broker, section: KafkaSourceSection, batch: Sequence[Outgoing], *, key: bytes | None) -> None:
+    def to_kafka(_: Broker, section: KafkaSourceSection, batch: Sequence[Message]) -> None:
         world.relay(section.topic[0], batch, world.kafka)
 
     with (

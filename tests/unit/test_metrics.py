@@ -15,9 +15,9 @@ from sqlalchemy import event, text
 from bridge.cli.main import cli
 from bridge.config.load import load
 from bridge.config.model import LocalSourceSection
+from bridge.message import Message
 from bridge.metrics import Metrics, Watched
 from bridge.pod import Pod
-from bridge.publish import Outgoing
 from bridge.pulse import STALE, Pulse
 from bridge.sources.local import publish_local
 from scheduler.storage import StoreUnavailable
@@ -99,7 +99,9 @@ class Stepped:
         section = self.configuration.sources["in"]
         assert isinstance(section, LocalSourceSection)
         publish_local(
-            self.pod._storage, section, [Outgoing(json.dumps(body).encode(), os.urandom(8)) for body in bodies]
+            self.pod._storage,
+            section,
+            [Message(json.dumps(body).encode(), correlation=os.urandom(8)) for body in bodies],
         )
 
     def samples(self) -> dict[str, dict[tuple[str, ...], float]]:

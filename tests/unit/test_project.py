@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 PRODUCT = sorted(path for package in ("bridge", "scheduler") for path in (ROOT / package).rglob("*.py"))
 IDS = [str(path.relative_to(ROOT)) for path in PRODUCT]
 
-MOST_LINES = 13_680
+MOST_LINES = 13_640
 MOST_LINES_OF_A_FILE = 400
 MOST_LINES_OF_A_FUNCTION = 70
 
