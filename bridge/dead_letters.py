@@ -9,7 +9,7 @@ from logging import getLogger
 from typing import NamedTuple
 from uuid import UUID
 
-from bridge.decode import Decoder, Rejection, Request
+from bridge.decode import Decoder, Ignored, Rejection, Request
 from bridge.message import Message
 from scheduler.job import digest, preview
 from scheduler.storage import Storage
@@ -23,6 +23,7 @@ Decoders = Mapping[str, Decoder]
 MAX_BODY = 4 * 1024**2
 """Bytes of a body that are kept whole; of a longer one the head, the digest and the length are."""
 HEAD = 64 * 1024
+CONFLICT = "a job with this correlation ID and another body stands"
 WITHOUT_HEADERS = json.dumps({"undecodable": "its headers were too large to keep"})
 """The envelope of a message whose own the store refuses: a replay tells so, and makes no job of the rest."""
 REDELIVERY = frozenset({"x-delivery-count", "x-acquired-count"})
@@ -120,7 +121,7 @@ class Replayed(NamedTuple):
 
 
 class Lost(Exception):
-    """A dead letter that can't be offered again, and why."""
+    """A dead letter stays one, and why."""
 
 
 def kept(letter: Mapping[str, object], sources: Container[str]) -> tuple[str, Message]:
@@ -137,7 +138,16 @@ def kept(letter: Mapping[str, object], sources: Container[str]) -> tuple[str, Me
     return source, message_of(str(letter["envelope"]), body)
 
 
-_CONFLICT = "a job with this correlation ID and another body stands"
+def _decoded(decoders: Decoders, letter: Mapping[str, object]) -> Request | Ignored:
+    """A dead letter's message, by the routes as they are now.
+
+    :raises Lost: it can't be offered, or is rejected again.
+    """
+    source, message = kept(letter, decoders)
+    decoded = decoders[source].decode(message)
+    if isinstance(decoded, Rejection):
+        raise Lost(f"{decoded.reason}: {decoded.detail}")
+    return decoded
 
 
 def tried(decoders: Decoders, storage: Storage, key: bytes) -> dict[str, object]:
@@ -146,19 +156,16 @@ def tried(decoders: Decoders, storage: Storage, key: bytes) -> dict[str, object]
     if letter is None:
         return {"outcome": "NOT_FOUND"}
     try:
-        source, message = kept(letter, decoders)
+        decoded = _decoded(decoders, letter)
     except Lost as why:
         return {"outcome": "STILL_REJECTED", "detail": str(why)}
-    decoded = decoders[source].decode(message)
-    if isinstance(decoded, Rejection):
-        return {"outcome": "STILL_REJECTED", "detail": f"{decoded.reason}: {decoded.detail}"}
     if not isinstance(decoded, Request):
         return {"outcome": "IGNORED"}
     job = decoded.job
     told: dict[str, object] = {"route": job.route, "handler": job.handler, "job": UUID(bytes=job.id)}
     outcome, stands = storage.foresee(job)
     if outcome in (Outcome.CONFLICT, Outcome.COLLISION):
-        return {"outcome": "STILL_REJECTED", "detail": _CONFLICT, **told}
+        return {"outcome": "STILL_REJECTED", "detail": CONFLICT, **told}
     if stands is not None:
         return {"outcome": "DUPLICATE", "state": stands["state"], **told}
     return {"outcome": "CREATED", **told}
@@ -173,17 +180,14 @@ def replay(decoders: Decoders, storage: Storage, key: bytes, by: str = "") -> Re
     if letter is None:
         return Replayed(Replay.NOT_FOUND)
     try:
-        source, message = kept(letter, decoders)
+        decoded = _decoded(decoders, letter)
     except Lost as why:
         return Replayed(Replay.STILL_REJECTED, str(why))
-    decoded = decoders[source].decode(message)
-    if isinstance(decoded, Rejection):
-        return Replayed(Replay.STILL_REJECTED, f"{decoded.reason}: {decoded.detail}")
     outcome, job = Replay.DUPLICATE, None
     if isinstance(decoded, Request):
         (answer,) = storage.insert_if_absent([decoded.job], token=secrets.randbits(63))
         if answer.outcome in (Outcome.CONFLICT, Outcome.COLLISION):
-            return Replayed(Replay.STILL_REJECTED, _CONFLICT)
+            return Replayed(Replay.STILL_REJECTED, CONFLICT)
         job = UUID(bytes=decoded.job.id)
         if answer.outcome is Outcome.NEW:
             outcome = Replay.CREATED

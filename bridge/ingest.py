@@ -14,7 +14,7 @@ from concurrent.futures import Executor, Future
 from logging import getLogger
 from typing import NamedTuple
 
-from bridge.dead_letters import WITHOUT_HEADERS, dead_letter
+from bridge.dead_letters import CONFLICT, WITHOUT_HEADERS, dead_letter
 from bridge.decode import Decoder, Ignored, Rejection, Request
 from bridge.sources.source import Batch, Source
 from scheduler.counts import Key
@@ -225,7 +225,7 @@ class Ingest:
             if answer.outcome is Outcome.COLLISION:
                 reason, detail = "digest-collision", "another correlation ID has the same digest"
             elif answer.outcome is Outcome.CONFLICT and request.route.dedupe.on_conflict == "dead-letter":
-                reason, detail = "conflict", "a job with this correlation ID and another body stands"
+                reason, detail = "conflict", CONFLICT
             else:
                 continue
             lost.append(dead_letter(self._source.name, request.message, reason, detail))

@@ -29,7 +29,7 @@ from bridge.config.routes import RecurringJob, Route
 from bridge.config.section import Name, Section, Text
 from bridge.config.urls import scheme_of
 
-_PLANNED = "priority"
+_PLANNED = ("priority",)
 """Keys of later versions: refused by that name, so that no one takes them for a typing error or for working."""
 
 _SHOULD = {
@@ -207,7 +207,7 @@ def _words(detail: ErrorDetails) -> tuple[str, str]:
 
 def _unknown_key(document: Document, path: Path, model: type[Section]) -> None:
     key = str(path[-1])
-    if key in _PLANNED.split():
+    if key in _PLANNED:
         document.mistake("not-in-this-version", path, f'"{key}" is not in this version', key=True)
         return
     known = [name_of(model, name) for name in model.model_fields]
