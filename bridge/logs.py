@@ -16,6 +16,7 @@ from typing import TextIO
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
+from bridge.config.mistakes import printable
 from scheduler.tracing import current_ids
 
 TALKATIVE = ("alembic", "uvicorn")
@@ -97,16 +98,12 @@ class TextFormatter(logging.Formatter):
             for name, value in record.__dict__.items()
             if name not in _STANDARD and value is not None
         )
-        line = f"{_moment(record)} {record.levelname:<7} {_escaped(record.getMessage())}"
+        line = f"{_moment(record)} {record.levelname:<7} {printable(record.getMessage())}"
         line = f"{line} {extra}" if extra else line
         if record.exc_info:
             trace = self.formatException(record.exc_info)
-            line = "\n".join([line, *(_escaped(part) for part in trace.splitlines())])
+            line = "\n".join([line, *(printable(part) for part in trace.splitlines())])
         return line
-
-
-def _escaped(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def _shown(value: object) -> str:
