@@ -50,7 +50,8 @@ def amqp_message(method: pika.spec.Basic.Deliver, properties: pika.BasicProperti
 
 
 def _seconds(milliseconds: str | bytes) -> float | None:
-    return int(milliseconds) / 1000 if len(milliseconds) < 15 and milliseconds.isdigit() else None
+    plain = len(milliseconds) < 15 and milliseconds.isascii() and milliseconds.isdigit()
+    return int(milliseconds) / 1000 if plain else None
 
 
 def _text(value: str | bytes | None) -> str | None:

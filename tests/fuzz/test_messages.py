@@ -108,6 +108,7 @@ messages = st.builds(
     content_encoding=st.none() | st.sampled_from(["", "identity", "gzip"]),
     coordinates=st.sampled_from(["", "t/0/1"]),
     undecodable=st.none() | st.none() | st.text(max_size=5),
+    expires=st.none() | st.floats(0, 1e11),
 )
 patterns = st.sampled_from(["*", "a*", "[!a]*", "[", "?", "", "a", "**a**b**"])
 whens = st.dictionaries(

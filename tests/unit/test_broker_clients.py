@@ -316,7 +316,8 @@ def test_a_frozen_broker_is_told_as_unreachable(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(
-    ("expiration", "seconds"), [(None, None), ("2500", 2.5), ("0", 0.0), ("soon", None), ("-1", None)]
+    ("expiration", "seconds"),
+    [(None, None), ("2500", 2.5), ("0", 0.0), ("soon", None), ("-1", None), ("\N{SUPERSCRIPT TWO}", None)],
 )
 def test_amqp_expiration_is_milliseconds(expiration: str | None, seconds: float | None) -> None:
     """What is none is none: the broker refuses it anyway."""
