@@ -70,4 +70,4 @@ def test_local_queue_on_sqlite(sqlite_url: str, tmp_path: Path) -> None:
     """The embedded default: one file, no broker."""
     with Cluster(tmp_path, store=sqlite_url) as cluster:
         _check(cluster)
-        assert cluster.storage.depth("tasks") == 0
+        assert wait_until(lambda: cluster.storage.depth("tasks") == 0, 10)  # the last duplicates may come behind
